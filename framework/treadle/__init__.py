@@ -1,0 +1,60 @@
+"""Durable agents, threads and runs on your own machine.
+
+The public names are resolved when they are first used, so that ``import treadle`` loads neither pydantic
+nor any model SDK.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Agent": "treadle.objects.agent",
+    "AgentSpec": "treadle.objects.agent",
+    "Event": "treadle.objects.event",
+    "GraphBuilder": "treadle.graph.builder",
+    "Message": "treadle.objects.message",
+    "Run": "treadle.objects.run",
+    "Step": "treadle.objects.run_step",
+    "StepGraph": "treadle.graph.nodes",
+    "Thread": "treadle.objects.thread",
+    "Treadle": "treadle.service",
+    "TreadleError": "treadle.errors",
+    "run": "treadle.service",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll] - resolved lazily below
+
+if TYPE_CHECKING:
+    from treadle.errors import TreadleError
+    from treadle.graph.builder import GraphBuilder
+    from treadle.graph.nodes import StepGraph
+    from treadle.objects.agent import Agent, AgentSpec
+    from treadle.objects.event import Event
+    from treadle.objects.message import Message
+    from treadle.objects.run import Run
+    from treadle.objects.run_step import Step
+    from treadle.objects.thread import Thread
+    from treadle.service import Treadle, run
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use.
+
+    Errors: AttributeError for a name that treadle does not export.
+    """
+    module = _PUBLIC.get(name)
+    if module is None:
+        msg = f"module 'treadle' has no attribute {name!r}; it exports {', '.join(sorted(_PUBLIC))}"
+        raise AttributeError(msg)
+    import importlib
+
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""The nouns: one frozen record each, pure data, stored as they are."""

@@ -1,0 +1,114 @@
+"""The run: one invocation of an agent on a thread."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from treadle.objects.agent import ThreadSpec
+from treadle.objects.message import ToolCall
+from treadle.objects.record import JsonSchema, Metadata, Record
+from treadle.objects.tool import ToolSpec
+
+RunStatus = Literal[
+    "queued",
+    "in_progress",
+    "requires_action",
+    "cancelling",
+    "cancelled",
+    "completed",
+    "incomplete",
+    "failed",
+    "expired",
+]
+
+
+class Usage(Record):
+    """Tokens; `estimated` where the endpoint did not count them itself."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        """Give what was sent and written together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class RunError(Record):
+    """Why a run or a step failed; `code` is server_error, rate_limit_exceeded, invalid_prompt or a tool's code."""
+
+    code: str
+    message: str
+
+
+class RunOverrides(Record):
+    """What one run changes of its agent; it stays on the run's record."""
+
+    model: str | None = None
+    instructions: str | None = None
+    additional_instructions: str | None = None
+    tools: tuple[ToolSpec, ...] | None = None
+    tool_choice: str | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    max_prompt_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    thread: ThreadSpec | None = None
+    output_schema: JsonSchema | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+
+
+class PendingCall(Record):
+    """A call that waits for the client: the row that asked, and the place of the call in it."""
+
+    path: str
+    reply_seq: int
+    call_index: int
+    call: ToolCall | None = None
+
+
+class Run(Record):
+    """One walk of a step graph over a thread.
+
+    Units: times in Unix milliseconds; `walked_ms` is the time spent walking, waiting left out.
+    Wire: ``GET /threads/{thread_id}/runs/{id}``.
+    """
+
+    id: str
+    tenant: str = "default"
+    thread_id: str
+    agent_id: str
+    agent_version: int = 1
+    graph: str
+    parent_id: str | None = None
+    status: RunStatus = "queued"
+    rev: int = 0
+    fence: int = 0
+    walker: str | None = None
+    model: str = ""
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    overrides: RunOverrides = Field(default_factory=RunOverrides)
+    metadata: Metadata = Field(default_factory=dict)
+    created_ms: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    expires_ms: int | None = None
+    wake_ms: int | None = None
+    walked_ms: int = 0
+    first_seq: int = 1
+    usage: Usage | None = None
+    last_error: RunError | None = None
+    incomplete_reason: str | None = None
+    pending: tuple[PendingCall, ...] = ()
+    output: Any = None
+
+    @property
+    def required_action(self) -> tuple[ToolCall, ...]:
+        """Give the calls that wait for the client; empty in every status but requires_action."""
+        if self.status != "requires_action":
+            return ()
+        return tuple(p.call for p in self.pending if p.call is not None)
