@@ -1,0 +1,64 @@
+# Everything a person or a CI job does here. Needs Python 3.11 or newer, and make.
+#
+#   make demo     an example agent, answered by the built-in offline model
+#   make test     install the development extra and run every check
+#   make check    the same checks; installs only when pyproject.toml changed
+#   make format   put the sources into the house's format
+#   make bench    measure, against a hand-written floor in the same process
+#   make clean    remove what the others made
+
+VENV ?= .venv
+
+# The first interpreter that is new enough and can make an environment; PYTHON=... overrides the choice.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
+	done)
+
+BIN := $(VENV)/bin
+SOURCES := framework tests examples
+
+# How many processes run the tests; 0 is this one.
+JOBS ?= 2
+
+.PHONY: demo test check format bench clean python
+
+demo: $(VENV)/.installed
+	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
+	TREADLE_STORE="sqlite:///$$store/demo.db" TREADLE_TENANT= TREADLE_MODEL= \
+	$(BIN)/treadle run examples/01-weather/weather.agent.yaml "What's the weather in Paris, in Fahrenheit?"
+
+test: check
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(BIN)/python -m treadle.testing.generate --check
+	$(BIN)/python -m pytest -n $(JOBS)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/python -m treadle.testing.generate --write
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find framework tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made anew whenever pyproject.toml changes: what a dependency left behind never helps.
+$(VENV)/.installed: pyproject.toml | python
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | python
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(VENV)/.installed $@
+
+python:
+	@test -n "$(PYTHON)" || { echo "treadle needs Python 3.11 or newer with venv; name it: make PYTHON=/path/to/python" >&2; exit 1; }
