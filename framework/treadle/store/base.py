@@ -1,0 +1,217 @@
+"""The seam to the database.
+
+Rules
+
+1. Every call names a tenant; nothing is found outside of it.
+2. One call is one transaction: all of its records are kept, or none.
+3. A call returns when its records are durable (as far as the store's durability setting says).
+4. A walker writes by `commit` only, and every commit carries its fence; a stale fence changes nothing and
+   raises LeaseLost.
+5. What is stored is plain JSON in named columns; nothing that is read builds anything but records.
+6. Errors of the database's library end here, as StoreError, Conflict, ThreadBusy or NotFound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+from treadle.objects.agent import Agent
+from treadle.objects.event import Event
+from treadle.objects.message import Message
+from treadle.objects.run import Run
+from treadle.objects.run_step import Step
+from treadle.objects.thread import Thread
+
+Order = Literal["asc", "desc"]
+Noun = Agent | Thread | Message | Run
+T = TypeVar("T", Agent, Thread, Message, Run)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A step graph as it is stored: its digest and its canonical text."""
+
+    digest: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A large text, stored once under its sha256."""
+
+    digest: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What one transaction of a run writes.
+
+    Shapes: `run` is the run as the writer knows it; its fence, status and revision must be what the store has.
+    `status` is the status it moves to, None where it stays; `changes` are further fields of the run, written
+    only with a move. `messages` carry the `seq` that the writer gave them. `events` get their numbers here.
+    `claim_by` takes the run for a walker, after a move to `queued`.
+    """
+
+    run: Run
+    status: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    messages: Sequence[Message] = ()
+    steps: Sequence[Step] = ()
+    events: Sequence[Event] = ()
+    blobs: Sequence[Blob] = ()
+    claim_by: str | None = None
+    now_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a checkpoint left behind: the run as it is now, and the events with their numbers."""
+
+    run: Run
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """How a store is: what `doctor` prints."""
+
+    url: str
+    library: str
+    schema_version: int
+    writable: bool
+    durability: str
+
+
+class Store(Protocol):
+    """Where everything is kept."""
+
+    async def insert(
+        self, tenant: str, *records: Noun | Graph | Blob | Event, claim_by: str | None = None
+    ) -> tuple[Noun | Graph | Blob | Event, ...]:
+        """Keep new records, in order, and give them back as stored.
+
+        Shapes: a message whose `seq` is 0 gets the next one of its thread; a run of the same call is claimed
+        for `claim_by`; an agent whose version is greater than 1 follows the version before it.
+
+        Errors: Conflict for a taken id or name; ThreadBusy; NotFound for a thread that is not there.
+        """
+        ...
+
+    async def get(self, cls: type[T], tenant: str, id_: str, *, version: int | None = None) -> T:
+        """Give one object; agents at their newest version unless one is named.
+
+        Errors: NotFound.
+        """
+        ...
+
+    async def find(self, cls: type[T], tenant: str, prefix: str) -> list[str]:
+        """Give up to three ids that begin with a text, newest first."""
+        ...
+
+    async def agent_named(self, tenant: str, name: str) -> Agent | None:
+        """Give the agent of a file by its name."""
+        ...
+
+    async def list(
+        self,
+        cls: type[T],
+        tenant: str,
+        *,
+        parent: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> list[T]:
+        """Give a page of objects in the order they were made.
+
+        Shapes: `parent` is the thread of messages or runs; `after` and `before` are ids, exclusive, in the
+        direction of `order`. Messages are those that readers see.
+        """
+        ...
+
+    async def rows(
+        self,
+        tenant: str,
+        thread_id: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 64,
+        order: Order = "asc",
+        role: Literal["user"] | None = None,
+    ) -> list[Message]:
+        """Give a thread's rows as the model is sent them, between two seqs, exclusive.
+
+        Shapes: with `role="user"` only the first user row after `after`.
+        """
+        ...
+
+    async def active_run(self, tenant: str, thread_id: str) -> str | None:
+        """Give the id of the run that a thread is busy with."""
+        ...
+
+    async def steps(self, tenant: str, run_id: str) -> list[Step]:
+        """Give a run's journal in order."""
+        ...
+
+    async def graph(self, tenant: str, digest: str) -> str:
+        """Give the canonical text of a step graph.
+
+        Errors: NotFound.
+        """
+        ...
+
+    async def blob(self, tenant: str, digest: str) -> bytes:
+        """Give a large text.
+
+        Errors: NotFound.
+        """
+        ...
+
+    async def events(self, tenant: str, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Give a run's committed events after a number."""
+        ...
+
+    async def replace(self, tenant: str, record: Thread | Message | Run) -> None:
+        """Write an object's notes (metadata, tool resources) anew; nothing else of it changes.
+
+        Errors: NotFound.
+        """
+        ...
+
+    async def delete(self, tenant: str, record: Agent | Thread, *, now_ms: int) -> None:
+        """Remove an agent from sight, or a thread with all that is in it.
+
+        Errors: NotFound; ThreadBusy while a run is active.
+        """
+        ...
+
+    async def claim(self, tenant: str, run_id: str, walker: str, *, now_ms: int) -> Committed:
+        """Take a queued run for a walker and raise its fence.
+
+        Errors: NotFound; LeaseLost when it is not queued any more.
+        """
+        ...
+
+    async def commit(self, checkpoint: Checkpoint) -> Committed:
+        """Write a checkpoint.
+
+        Errors: LeaseLost when fence, status or revision are not what the writer knew.
+        """
+        ...
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until something may have been written, here or by another process, or the time is up."""
+        ...
+
+    def status(self) -> StoreStatus:
+        """Tell how the store is."""
+        ...
+
+    async def close(self) -> None:
+        """Let the database go; what was accepted stays."""
+        ...

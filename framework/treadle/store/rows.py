@@ -1,0 +1,235 @@
+"""Records to rows and back: one pair of functions per record, shared by the stores.
+
+A row has a column for what is asked for or changes; the rest of a record is JSON in `body`, without what
+equals its default. No column repeats what `body` has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from treadle.objects.agent import Agent, AgentSpec
+from treadle.objects.event import Event
+from treadle.objects.message import Message
+from treadle.objects.run import Run, Usage
+from treadle.objects.run_step import Step
+from treadle.objects.thread import Thread
+
+Row = Sequence[Any]
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_loads = json.loads
+SEQ_BITS = 32
+SEQ_MASK = (1 << SEQ_BITS) - 1
+
+
+def dump_body(body: dict[str, Any]) -> str | None:
+    """Give the JSON of what a record has beside its columns, None where there is nothing."""
+    return _dumps(body) if body else None
+
+
+def agent(tenant: str, row: Row) -> Agent:
+    """Read an agent: id, version, name, origin, created_ms, spec."""
+    return Agent(
+        id=row[0],
+        tenant=tenant,
+        version=row[1],
+        name=row[2],
+        origin=row[3],
+        created_ms=row[4],
+        spec=AgentSpec.model_validate_json(row[5]),
+    )
+
+
+def thread_body(record: Thread) -> str | None:
+    """Give what a thread has beside its columns."""
+    body: dict[str, Any] = {}
+    if record.metadata:
+        body["metadata"] = record.metadata
+    if record.tool_resources:
+        body["tool_resources"] = record.tool_resources
+    return dump_body(body)
+
+
+def thread(tenant: str, row: Row) -> Thread:
+    """Read a thread: id, created_ms, body."""
+    body: dict[str, Any] = _loads(row[2]) if row[2] else {}
+    return Thread(id=row[0], tenant=tenant, created_ms=row[1], **body)
+
+
+def message_body(record: Message) -> str | None:
+    """Give what a message has beside its columns."""
+    body: dict[str, Any] = {}
+    if record.tool_calls:
+        body["tool_calls"] = [[c.id, c.name, c.arguments] for c in record.tool_calls]
+    if record.parts:
+        body["parts"] = [
+            p.model_dump(mode="json", exclude_defaults=True) | {"type": p.type} for p in record.parts
+        ]
+    if record.attachments:
+        body["attachments"] = list(record.attachments)
+    if record.metadata:
+        body["metadata"] = record.metadata
+    if record.incomplete_reason:
+        body["incomplete_reason"] = record.incomplete_reason
+    if record.role == "assistant" and record.run_id is None and record.agent_id:
+        body["agent_id"] = record.agent_id
+    return dump_body(body)
+
+
+def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
+    """Read a message: pos, id, role, status, reply, call, tokens, created_ms, text, blob, body, thread, run, agent.
+
+    `text` replaces the column where the content was a blob.
+    """
+    body: dict[str, Any] = _loads(row[10]) if row[10] else {}
+    calls = body.pop("tool_calls", None)
+    if calls:
+        body["tool_calls"] = [{"id": c[0], "name": c[1], "arguments": c[2]} for c in calls]
+    if "agent_id" not in body:
+        body["agent_id"] = row[13]
+    return Message(
+        id=row[1] or "",
+        tenant=tenant,
+        thread_id=row[11] or thread_id,
+        seq=row[0] & SEQ_MASK,
+        role=row[2],
+        status=row[3],
+        reply_seq=row[4],
+        call_index=row[5],
+        tokens=row[6],
+        created_ms=row[7],
+        completed_ms=row[7] if row[3] == "completed" else None,
+        text=text,
+        run_id=row[12],
+        **body,
+    )
+
+
+_RUN_BODY = ("model", "inputs", "metadata", "incomplete_reason", "output")
+
+
+def run_body(record: Run) -> str | None:
+    """Give what a run has beside its columns."""
+    body: dict[str, Any] = {
+        name: value for name in _RUN_BODY if (value := getattr(record, name)) not in (None, "", {})
+    }
+    overrides = record.overrides.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if overrides:
+        body["overrides"] = overrides
+    if record.last_error:
+        body["last_error"] = record.last_error.model_dump()
+    if record.pending:
+        body["pending"] = [[p.path, p.reply_seq, p.call_index] for p in record.pending]
+    if record.usage and record.usage.estimated:
+        body["estimated"] = True
+    return dump_body(body)
+
+
+def run(tenant: str, row: Row) -> Run:
+    """Read a run: the columns of the query `get_run`."""
+    body: dict[str, Any] = _loads(row[19]) if row[19] else {}
+    estimated = body.pop("estimated", False)
+    if row[17] is not None:
+        body["usage"] = Usage(prompt_tokens=row[17], completion_tokens=row[18], estimated=estimated)
+    pending = body.pop("pending", None)
+    if pending:
+        body["pending"] = [{"path": p[0], "reply_seq": p[1], "call_index": p[2]} for p in pending]
+    return Run(
+        id=row[0],
+        tenant=tenant,
+        thread_id=row[1],
+        parent_id=row[2],
+        agent_id=row[3],
+        agent_version=row[4],
+        graph=row[5],
+        status=row[6],
+        rev=row[7],
+        fence=row[8],
+        walker=row[9],
+        first_seq=row[10],
+        created_ms=row[11],
+        started_ms=row[12],
+        ended_ms=row[13],
+        expires_ms=row[14],
+        wake_ms=row[15],
+        walked_ms=row[16],
+        **body,
+    )
+
+
+def step_values(step: Step, run_no: int) -> tuple[Any, ...]:
+    """Give the columns of the query `put_step`."""
+    usage = step.usage
+    body: dict[str, Any] = {}
+    if step.last_error:
+        body["last_error"] = step.last_error.model_dump()
+    if step.note:
+        body["note"] = step.note
+    if step.full_output:
+        body["full_output"] = step.full_output
+    if usage and usage.estimated:
+        body["estimated"] = True
+    return (
+        step.tenant,
+        run_no,
+        step.path,
+        step.attempt,
+        step.n,
+        step.kind,
+        step.status,
+        step.fence,
+        step.cause,
+        step.edge,
+        step.fan or None,
+        step.reply_seq,
+        step.call_index,
+        step.message_seq,
+        step.tool,
+        step.started_ms,
+        step.ended_ms,
+        usage.prompt_tokens if usage else None,
+        usage.completion_tokens if usage else None,
+        dump_body(body),
+    )
+
+
+def step(tenant: str, run_id: str, row: Row) -> Step:
+    """Read a step: the columns of the query `steps_of_run`."""
+    body: dict[str, Any] = _loads(row[17]) if row[17] else {}
+    estimated = body.pop("estimated", False)
+    if row[15] is not None:
+        body["usage"] = Usage(prompt_tokens=row[15], completion_tokens=row[16], estimated=estimated)
+    return Step(
+        run_id=run_id,
+        tenant=tenant,
+        path=row[0],
+        node=row[0].partition("#")[0],
+        attempt=row[1],
+        n=row[2],
+        kind=row[3],
+        status=row[4],
+        fence=row[5],
+        cause=row[6],
+        edge=row[7],
+        fan=row[8] or 0,
+        reply_seq=row[9],
+        call_index=row[10],
+        message_seq=row[11],
+        tool=row[12],
+        started_ms=row[13],
+        ended_ms=row[14],
+        **body,
+    )
+
+
+def event(run_id: str, row: Row) -> Event:
+    """Read an event: seq, name, object, data."""
+    return Event(run_id, row[1], row[2], _loads(row[3]) if row[3] else {}, row[0])
+
+
+def event_data(record: Event) -> str | None:
+    """Give what an event says beside its name."""
+    return _dumps(record.data) if record.data else None

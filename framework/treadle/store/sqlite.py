@@ -1,0 +1,857 @@
+"""The store in a SQLite file: WAL, one writer connection, commits gathered into groups.
+
+Commits that arrive while the event loop turns are written in one transaction, each inside its own savepoint,
+and acknowledged after it: a thousand runs share one fsync. A single walk commits at once, since there is
+nothing to gather. Where an fsync is slow the group is written on a thread, so that the loop goes on.
+
+Hazard: the writer connection is used by one transaction at a time; while a group is written on the thread,
+nothing else touches it. Reads have a connection of their own and see committed data only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import apsw
+
+from treadle.errors import Conflict, LeaseLost, NotFound, StateError, StoreError, ThreadBusy, TreadleError
+from treadle.lifecycle import is_terminal
+from treadle.objects.agent import Agent
+from treadle.objects.event import Event
+from treadle.objects.message import Message
+from treadle.objects.run import Run, RunStatus, Usage
+from treadle.objects.run_step import Step
+from treadle.objects.thread import Thread
+from treadle.store import rows
+from treadle.store.base import Blob, Checkpoint, Committed, Graph, Noun, Order, StoreStatus, T
+from treadle.store.connection import Connection, Cursor, connect
+from treadle.store.migrate import migrate
+from treadle.store.queries import load
+
+R = TypeVar("R")
+Work = Callable[[], Any]
+Stored = Noun | Graph | Blob | Event
+
+LARGE_BYTES = 256 * 1024
+"""A text longer than this is kept as a blob, once."""
+FILE_BYTES = 1024 * 1024
+"""A blob longer than this is a file beside the database."""
+SLOW_COMMIT_S = 0.003
+"""Above this a group is written on the thread: streams would stall otherwise."""
+BUSY_MS = 10_000
+POLL_S = 0.1
+_LAST = (1 << 62) - 1
+_AFTER_ALL = "\U0010ffff"
+
+
+def open_url(url: str, *, durability: Literal["full", "normal"] = "full") -> SqliteStore:
+    """Open ``sqlite:///PATH`` (four slashes for an absolute path) or ``sqlite://:memory:``."""
+    path = url.partition("://")[2]
+    if path in (":memory:", "/:memory:"):
+        return SqliteStore(None, durability=durability)
+    return SqliteStore(Path(path.removeprefix("/")).expanduser(), durability=durability)
+
+
+class SqliteStore:
+    """A store in one file (or in memory, with `path=None`); several processes may use the file at once."""
+
+    def __init__(self, path: Path | None, *, durability: Literal["full", "normal"] = "full") -> None:
+        """Open the file, making it and its folder for this user only where they are missing.
+
+        Errors: StoreError when the file cannot be opened, is newer than this code, or is not a treadle store.
+        """
+        self._path = path
+        self._durability = durability
+        self._sql = load()
+        self._name = str(path) if path else ":memory:"
+        if path:
+            _make_private(path)
+        try:
+            self._writer = self._connect()
+            self._reader = self._connect() if path else self._writer
+        except apsw.Error as e:
+            raise _translate(e, self._name) from e
+        self._cursor = self._writer.cursor()
+        self._threads: dict[tuple[str, str], int] = {}
+        self._runs: dict[tuple[str, str], tuple[int, int]] = {}
+        self._graphs: dict[tuple[str, str], int] = {}
+        self._walked: set[int] = set()
+        self._queue: list[tuple[Work, asyncio.Future[Any]]] = []
+        self._scheduled = False
+        self._writing = False
+        self._commit_s = 0.0
+        self._pool: ThreadPoolExecutor | None = None
+        self._news: set[asyncio.Event] = set()
+        self._closed = False
+
+    def _connect(self) -> Connection:
+        connection = connect(self._path)
+        connection.set_busy_timeout(BUSY_MS)
+        if self._path:
+            connection.pragma("journal_mode", "WAL")
+        connection.pragma("synchronous", self._durability.upper())
+        connection.pragma("temp_store", "MEMORY")
+        migrate(connection, name=self._name)
+        return connection
+
+    # -- the group commit ------------------------------------------------------------------------------------
+
+    async def _write(self, work: Callable[[], R]) -> R:
+        """Run the work in a transaction and return when it is durable."""
+        if self._closed:
+            raise StoreError("the store is closed", hint="open it again")
+        if (
+            len(self._walked) <= 1
+            and not self._queue
+            and not self._writing
+            and self._commit_s < SLOW_COMMIT_S
+        ):
+            return self._transact(work)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append((work, future))
+        if not self._scheduled and not self._writing:
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        return await future
+
+    def _transact(self, work: Callable[[], R]) -> R:
+        cursor = self._cursor
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            result = work()
+            began = time.perf_counter()
+            cursor.execute("COMMIT")
+            self._measure(time.perf_counter() - began)
+        except BaseException as e:
+            self._roll_back()
+            if isinstance(e, apsw.Error):
+                raise _translate(e, self._name) from e
+            raise
+        self._announce()
+        return result
+
+    def _measure(self, seconds: float) -> None:
+        self._commit_s += (seconds - self._commit_s) * 0.1
+
+    def _roll_back(self) -> None:
+        # A full disk has already rolled back when the exception arrives: ask, do not assume.
+        if self._writer.in_transaction:
+            self._cursor.execute("ROLLBACK")
+
+    def _flush(self) -> None:
+        """Write what has gathered: at once, or on the thread where the disk is slow."""
+        self._scheduled = False
+        group, self._queue = self._queue, []
+        if not group:
+            return
+        if self._commit_s < SLOW_COMMIT_S or self._path is None:
+            self._settle(group, self._write_group(group))
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-store")
+        self._writing = True
+        loop = asyncio.get_running_loop()
+        written = loop.run_in_executor(self._pool, self._write_group, group)
+
+        def after(done: asyncio.Future[list[Any]]) -> None:
+            self._writing = False
+            self._settle(group, done.result())
+            if self._queue and not self._scheduled:
+                self._scheduled = True
+                loop.call_soon(self._flush)
+
+        written.add_done_callback(after)
+
+    def _write_group(self, group: Sequence[tuple[Work, asyncio.Future[Any]]]) -> list[Any]:
+        """Write a group in one transaction and give each one's result or exception."""
+        cursor = self._cursor
+        results: list[Any] = []
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            for work, _ in group:
+                results.append(self._write_one(work) if len(group) > 1 else work())
+            began = time.perf_counter()
+            cursor.execute("COMMIT")
+            self._measure(time.perf_counter() - began)
+        except BaseException as e:  # noqa: BLE001 - every waiter is told, whatever happened
+            self._roll_back()
+            error = _translate(e, self._name) if isinstance(e, apsw.Error) else e
+            return [error] * len(group)
+        return results
+
+    def _write_one(self, work: Work) -> Any:
+        """Run one piece inside its savepoint: its failure undoes nothing of its neighbours."""
+        cursor = self._cursor
+        cursor.execute("SAVEPOINT piece")
+        try:
+            result = work()
+        except (apsw.Error, TreadleError) as e:
+            if not self._writer.in_transaction:
+                raise
+            cursor.execute("ROLLBACK TO piece")
+            cursor.execute("RELEASE piece")
+            return _translate(e, self._name) if isinstance(e, apsw.Error) else e
+        cursor.execute("RELEASE piece")
+        return result
+
+    def _settle(self, group: Sequence[tuple[Work, asyncio.Future[Any]]], results: Sequence[Any]) -> None:
+        self._announce()
+        for (_, future), result in zip(group, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _announce(self) -> None:
+        for event in self._news:
+            event.set()
+
+    # -- numbers ---------------------------------------------------------------------------------------------
+
+    def _thread_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> int:
+        no = self._threads.get((tenant, id_))
+        if no is None:
+            row = cursor.execute(self._sql["number_of_thread"], (tenant, id_)).fetchone()
+            if row is None:
+                raise NotFound("thread", id_)
+            no = self._threads[tenant, id_] = cast("int", row[0])
+            _trim(self._threads)
+        return no
+
+    def _run_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> tuple[int, int]:
+        numbers = self._runs.get((tenant, id_))
+        if numbers is None:
+            row = cursor.execute(self._sql["number_of_run"], (tenant, id_)).fetchone()
+            if row is None:
+                raise NotFound("run", id_)
+            numbers = self._runs[tenant, id_] = (cast("int", row[0]), cast("int", row[1]))
+            _trim(self._runs)
+        return numbers
+
+    def _graph_no(self, tenant: str, digest: str) -> int:
+        no = self._graphs.get((tenant, digest))
+        if no is None:
+            row = self._cursor.execute(self._sql["number_of_graph"], (tenant, digest)).fetchone()
+            if row is None:
+                raise NotFound("step graph", digest)
+            no = self._graphs[tenant, digest] = cast("int", row[0])
+        return no
+
+    # -- insert ----------------------------------------------------------------------------------------------
+
+    async def insert(self, tenant: str, *records: Stored, claim_by: str | None = None) -> tuple[Stored, ...]:
+        """Keep new records, in order, in one transaction, and give them back as stored."""
+        self._prepare_files(tenant, records)
+        made: list[tuple[str, str]] = []
+
+        def work() -> tuple[Stored, ...]:
+            return tuple(self._insert_one(tenant, record, claim_by, made) for record in records)
+
+        try:
+            stored = await self._write(work)
+        except BaseException:
+            # The numbers belong to rows that were rolled back.
+            for key in made:
+                self._threads.pop(key, None)
+                self._walked.discard(self._runs.pop(key, (0, 0))[0])
+                self._graphs.pop(key, None)
+            raise
+        return stored
+
+    def _insert_one(
+        self, tenant: str, record: Stored, claim_by: str | None, made: list[tuple[str, str]]
+    ) -> Stored:
+        cursor, sql = self._cursor, self._sql
+        match record:
+            case Message():
+                no = self._thread_no(tenant, record.thread_id, cursor)
+                return self._insert_message(tenant, no, record, run_no=None)
+            case Run():
+                return self._insert_run(tenant, record, claim_by, made)
+            case Event():
+                no, _ = self._run_no(tenant, record.run_id, cursor)
+                return self._insert_events(tenant, no, [record], None)[0]
+            case Thread():
+                row = cursor.execute(
+                    sql["insert_thread"], (tenant, record.id, record.created_ms, rows.thread_body(record))
+                ).fetchone()
+                made.append((tenant, record.id))
+                self._threads[tenant, record.id] = cast("int", cast("tuple[Any, ...]", row)[0])
+                return record
+            case Agent():
+                self._insert_agent(tenant, record)
+                return record
+            case Graph():
+                cursor.execute(sql["insert_graph"], (tenant, record.digest, record.text))
+                made.append((tenant, record.digest))
+                self._graph_no(tenant, record.digest)
+                return record
+            case Blob():
+                self._insert_blob(tenant, record)
+                return record
+
+    def _insert_agent(self, tenant: str, agent: Agent) -> None:
+        cursor, sql = self._cursor, self._sql
+        spec = agent.spec.canonical()
+        if agent.version == 1:
+            cursor.execute(
+                sql["insert_agent"],
+                (tenant, agent.id, agent.version, agent.name, agent.origin, agent.created_ms),
+            )
+        else:
+            cursor.execute(
+                sql["advance_agent"], (agent.version, agent.name, tenant, agent.id, agent.version - 1)
+            )
+            if not self._writer.changes():
+                raise Conflict(
+                    f"agent '{agent.id}' is not at version {agent.version - 1} any more", hint="read it again"
+                )
+        cursor.execute(
+            sql["insert_agent_version"],
+            (tenant, agent.id, agent.version, agent.spec.digest, agent.created_ms, spec),
+        )
+
+    def _insert_message(self, tenant: str, thread_no: int, record: Message, *, run_no: int | None) -> Message:
+        if not record.seq:
+            row = self._cursor.execute(self._sql["last_position"], (thread_no, thread_no)).fetchone()
+            last = cast("tuple[int | None]", row)[0]
+            record = record.model_copy(update={"seq": (last & rows.SEQ_MASK if last else 0) + 1})
+        text, digest = record.text, None
+        if text is not None and len(text) > LARGE_BYTES // 4:
+            content = text.encode()
+            if len(content) > LARGE_BYTES:
+                digest, text = hashlib.sha256(content).hexdigest(), None
+                self._insert_blob(tenant, Blob(digest, content))
+        calls = len(record.tool_calls)
+        self._cursor.execute(
+            self._sql["insert_message"],
+            (
+                thread_no << rows.SEQ_BITS | record.seq,
+                tenant,
+                record.id if record.is_listed else None,
+                record.role,
+                record.status,
+                record.is_listed,
+                "1" * calls if calls else None,
+                record.reply_seq,
+                record.call_index,
+                record.tokens,
+                run_no,
+                record.created_ms,
+                text,
+                digest,
+                rows.message_body(record),
+            ),
+        )
+        return record
+
+    def _insert_run(self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]]) -> Run:
+        cursor, sql = self._cursor, self._sql
+        thread_no = self._thread_no(tenant, run.thread_id, cursor)
+        row = cursor.execute(sql["last_position"], (thread_no, thread_no)).fetchone()
+        last = cast("tuple[int | None]", row)[0]
+        run = run.model_copy(update={"first_seq": (last & rows.SEQ_MASK if last else 0) + 1})
+        parent = self._run_no(tenant, run.parent_id, cursor)[0] if run.parent_id else None
+        row = cursor.execute(
+            sql["insert_run"],
+            (
+                tenant, run.id, thread_no, parent, run.agent_id, run.agent_version,
+                self._graph_no(tenant, run.graph), run.status, run.rev, run.fence, None, run.first_seq,
+                run.created_ms, None, None, run.expires_ms, run.wake_ms, run.walked_ms, None, None,
+                rows.run_body(run),
+            ),
+        ).fetchone()  # fmt: skip
+        no = cast("int", cast("tuple[Any, ...]", row)[0])
+        made.append((tenant, run.id))
+        self._runs[tenant, run.id] = (no, thread_no)
+        _trim(self._runs)
+        events = [Event(run.id, "thread.run.created"), Event(run.id, "thread.run.queued")]
+        if claim_by is not None:
+            cursor.execute(sql["claim_run"], (claim_by, run.created_ms, no, tenant))
+            self._walked.add(no)
+            events.append(Event(run.id, "thread.run.in_progress"))
+            run = run.model_copy(
+                update={
+                    "status": "in_progress", "rev": run.rev + 1, "fence": run.fence + 1, "walker": claim_by,
+                    "started_ms": run.created_ms,
+                }
+            )  # fmt: skip
+        self._insert_events(tenant, no, events, 0)
+        return run
+
+    def _insert_events(
+        self, tenant: str, run_no: int, events: Sequence[Event], last: int | None
+    ) -> tuple[Event, ...]:
+        if last is None:
+            row = self._cursor.execute(self._sql["head_of_run"], (tenant, run_no)).fetchone()
+            last = cast("int", row[3] or 0) if row else 0
+        numbered: list[Event] = []
+        sql = self._sql["insert_event"]
+        for seq, event in enumerate(events, last + 1):
+            self._cursor.execute(
+                sql, (tenant, run_no, seq, event.name, event.object_id, rows.event_data(event))
+            )
+            numbered.append(Event(event.run_id, event.name, event.object_id, event.data, seq))
+        return tuple(numbered)
+
+    # -- blobs -----------------------------------------------------------------------------------------------
+
+    def _insert_blob(self, tenant: str, blob: Blob) -> None:
+        inline = len(blob.content) <= FILE_BYTES or self._path is None
+        if not inline:
+            self._write_file(tenant, blob)
+        self._cursor.execute(
+            self._sql["insert_blob"],
+            (tenant, blob.digest, len(blob.content), blob.content if inline else None),
+        )
+
+    def _prepare_files(self, tenant: str, records: Sequence[Stored]) -> None:
+        """Write large blobs before the transaction, so that it never waits for their fsync."""
+        if self._path is None:
+            return
+        for record in records:
+            if isinstance(record, Blob) and len(record.content) > FILE_BYTES:
+                self._write_file(tenant, record)
+
+    def _file_of(self, tenant: str, digest: str) -> Path:
+        assert self._path is not None
+        scope = hashlib.sha256(tenant.encode()).hexdigest()[:16]
+        return self._path.parent / "files" / scope / digest[:2] / digest
+
+    def _write_file(self, tenant: str, blob: Blob) -> None:
+        target = self._file_of(tenant, blob.digest)
+        if target.exists():
+            return
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            part = target.with_name(f"{blob.digest}.{os.getpid()}.part")
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(blob.content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as e:
+            raise StoreError(
+                f"cannot keep a file of {len(blob.content)} bytes beside {self._name}: {e}"
+            ) from e
+
+    async def blob(self, tenant: str, digest: str) -> bytes:
+        """Give a large text."""
+        return self._blob(tenant, digest)
+
+    def _blob(self, tenant: str, digest: str) -> bytes:
+        row = self._read("get_blob", (tenant, digest)).fetchone()
+        if row is None:
+            raise NotFound("blob", digest)
+        if row[0] is not None:
+            return bytes(row[0])
+        try:
+            return self._file_of(tenant, digest).read_bytes()
+        except OSError as e:
+            raise StoreError(f"the file of blob {digest} cannot be read: {e}") from e
+
+    # -- read ------------------------------------------------------------------------------------------------
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> Cursor:
+        if self._closed:
+            raise StoreError("the store is closed", hint="open it again")
+        try:
+            return self._reader.execute(self._sql[query], values)
+        except apsw.Error as e:
+            raise _translate(e, self._name) from e
+
+    async def get(self, cls: type[T], tenant: str, id_: str, *, version: int | None = None) -> T:
+        """Give one object; agents at their newest version unless one is named."""
+        found: Any = None
+        if cls is Agent and version is not None:
+            row = self._read("get_agent_version", (tenant, id_, version)).fetchone()
+            found = rows.agent(tenant, row) if row else None
+        elif cls is Agent:
+            row = self._read("get_agent", (tenant, id_)).fetchone()
+            found = rows.agent(tenant, row) if row else None
+        elif cls is Thread:
+            row = self._read("get_thread", (tenant, id_)).fetchone()
+            found = rows.thread(tenant, row) if row else None
+        elif cls is Run:
+            row = self._read("get_run", (tenant, id_)).fetchone()
+            found = rows.run(tenant, row) if row else None
+        elif cls is Message:
+            row = self._read("get_message", (tenant, id_)).fetchone()
+            found = self._message(tenant, row, "") if row else None
+        if found is None:
+            raise NotFound(cls.__name__.lower(), id_)
+        return cast("T", found)
+
+    def _message(self, tenant: str, row: rows.Row, thread_id: str) -> Message:
+        text = row[8]
+        if row[9]:
+            text = self._blob(tenant, row[9]).decode()
+        return rows.message(tenant, row, thread_id, text)
+
+    async def find(self, cls: type[T], tenant: str, prefix: str) -> list[str]:
+        """Give up to three ids that begin with a text, newest first."""
+        query = {"Agent": "agents_by_prefix", "Thread": "threads_by_prefix", "Run": "runs_by_prefix"}[
+            cls.__name__
+        ]
+        return [cast("str", row[0]) for row in self._read(query, (tenant, prefix, prefix + _AFTER_ALL))]
+
+    async def agent_named(self, tenant: str, name: str) -> Agent | None:
+        """Give the agent of a file by its name."""
+        row = self._read("get_agent_by_name", (tenant, name)).fetchone()
+        return rows.agent(tenant, row) if row else None
+
+    async def list(
+        self,
+        cls: type[T],
+        tenant: str,
+        *,
+        parent: str | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
+    ) -> list[T]:
+        """Give a page of objects in the order they were made."""
+        if cls is Agent:
+            low, high = _span(after, before, order, "", _AFTER_ALL)
+            found = self._read(f"list_agents_{order}", (tenant, low, high, limit))
+            return cast("list[T]", [rows.agent(tenant, row) for row in found])
+        if cls is Thread:
+            low, high = self._numbers("number_of_thread", tenant, after, before, order)
+            found = self._read(f"list_threads_{order}", (tenant, low, high, limit))
+            return cast("list[T]", [rows.thread(tenant, row) for row in found])
+        if cls is Run:
+            low, high = self._numbers("number_of_run", tenant, after, before, order)
+            if parent is None:
+                found = self._read(f"list_runs_{order}", (tenant, low, high, limit))
+            else:
+                thread_no = self._thread_no(tenant, parent, self._reader)
+                found = self._read(f"list_thread_runs_{order}", (tenant, thread_no, low, high, limit))
+            return cast("list[T]", [rows.run(tenant, row) for row in found])
+        if parent is None:
+            raise StateError("messages are listed thread by thread", hint="name the thread")
+        base = self._thread_no(tenant, parent, self._reader) << rows.SEQ_BITS
+        low, high = self._numbers("position_of_message", tenant, after, before, order)
+        low, high = max(low, base), min(high, base + (1 << rows.SEQ_BITS))
+        found = self._read(f"list_messages_{order}", (tenant, low, high, limit)).fetchall()
+        return cast("list[T]", [self._message(tenant, row, parent) for row in found])
+
+    def _numbers(
+        self, query: str, tenant: str, after: str | None, before: str | None, order: Order
+    ) -> tuple[int, int]:
+        """Turn the ids of a page's bounds into numbers; an id that is not there bounds an empty page."""
+        if after is None and before is None:
+            return 0, _LAST
+        empty = -1 if order == "desc" else _LAST
+
+        def number(id_: str | None, unknown: int) -> int | None:
+            if id_ is None:
+                return None
+            row = self._read(query, (tenant, id_)).fetchone()
+            return cast("int", row[0]) if row else unknown
+
+        return _span(number(after, empty), number(before, _LAST - empty), order, 0, _LAST)
+
+    async def rows(
+        self,
+        tenant: str,
+        thread_id: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 64,
+        order: Order = "asc",
+        role: Literal["user"] | None = None,
+    ) -> list[Message]:
+        """Give a thread's rows as the model is sent them, between two seqs, exclusive."""
+        base = self._thread_no(tenant, thread_id, self._reader) << rows.SEQ_BITS
+        bounds = (tenant, base + after, base + (before if before is not None else rows.SEQ_MASK))
+        found = (
+            self._read("first_user_row", bounds).fetchall()
+            if role == "user"
+            else self._read(f"rows_{order}", (*bounds, limit)).fetchall()
+        )
+        return [self._message(tenant, row, thread_id) for row in found]
+
+    async def active_run(self, tenant: str, thread_id: str) -> str | None:
+        """Give the id of the run that a thread is busy with."""
+        no = self._thread_no(tenant, thread_id, self._reader)
+        row = self._read("active_run", (tenant, no)).fetchone()
+        return cast("str", row[0]) if row else None
+
+    async def steps(self, tenant: str, run_id: str) -> list[Step]:
+        """Give a run's journal in order."""
+        no, _ = self._run_no(tenant, run_id, self._reader)
+        return [rows.step(tenant, run_id, row) for row in self._read("steps_of_run", (tenant, no))]
+
+    async def graph(self, tenant: str, digest: str) -> str:
+        """Give the canonical text of a step graph."""
+        row = self._read("get_graph", (tenant, digest)).fetchone()
+        if row is None:
+            raise NotFound("step graph", digest)
+        return cast("str", row[0])
+
+    async def events(self, tenant: str, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Give a run's committed events after a number."""
+        no, _ = self._run_no(tenant, run_id, self._reader)
+        return [rows.event(run_id, row) for row in self._read("events_after", (tenant, no, after, limit))]
+
+    # -- change ----------------------------------------------------------------------------------------------
+
+    async def replace(self, tenant: str, record: Thread | Message | Run) -> None:
+        """Write an object's notes anew; nothing else of it changes."""
+        match record:
+            case Thread():
+                query, body = "replace_thread", rows.thread_body(record)
+            case Message():
+                query, body = "replace_message", rows.message_body(record)
+            case Run():
+                query, body = "update_run_notes", rows.run_body(record)
+
+        def work() -> None:
+            self._cursor.execute(self._sql[query], (body, tenant, record.id))
+            if not self._writer.changes():
+                raise NotFound(type(record).__name__.lower(), record.id)
+
+        await self._write(work)
+
+    async def delete(self, tenant: str, record: Agent | Thread, *, now_ms: int) -> None:
+        """Remove an agent from sight, or a thread with all that is in it."""
+
+        def agent() -> None:
+            self._cursor.execute(self._sql["delete_agent"], (now_ms, tenant, record.id))
+            if not self._writer.changes():
+                raise NotFound("agent", record.id)
+
+        def thread() -> None:
+            cursor, sql = self._cursor, self._sql
+            row = cursor.execute(sql["number_of_thread"], (tenant, record.id)).fetchone()
+            if row is None:
+                raise NotFound("thread", record.id)
+            no = cast("int", row[0])
+            active = cursor.execute(sql["active_run"], (tenant, no)).fetchone()
+            if active:
+                raise ThreadBusy(
+                    f"thread {record.id} has the active run {active[0]}",
+                    hint="cancel the run first",
+                    status="active",
+                )
+            cursor.execute(sql["delete_thread"], (tenant, no))
+            cursor.execute(sql["delete_thread_messages"], (no, no))
+            cursor.execute(sql["delete_thread_events"], (tenant, no))
+            cursor.execute(sql["delete_thread_steps"], (tenant, no))
+            cursor.execute(sql["delete_thread_runs"], (tenant, no))
+
+        if isinstance(record, Agent):
+            await self._write(agent)
+            return
+        await self._write(thread)
+        self._threads.pop((tenant, record.id), None)
+        self._runs.clear()
+
+    async def claim(self, tenant: str, run_id: str, walker: str, *, now_ms: int) -> Committed:
+        """Take a queued run for a walker and raise its fence."""
+
+        def work() -> tuple[Event, ...]:
+            no, _ = self._run_no(tenant, run_id, self._cursor)
+            self._cursor.execute(self._sql["claim_run"], (walker, now_ms, no, tenant))
+            if not self._writer.changes():
+                raise LeaseLost(
+                    f"run {run_id} is not queued", hint="read it again: somebody else may walk it"
+                )
+            self._walked.add(no)
+            return self._insert_events(tenant, no, [Event(run_id, "thread.run.in_progress")], None)
+
+        events = await self._write(work)
+        return Committed(await self.get(Run, tenant, run_id), events)
+
+    async def commit(self, checkpoint: Checkpoint) -> Committed:
+        """Write a checkpoint, if the run still is as the writer knew it."""
+        return await self._write(lambda: self._commit(checkpoint))
+
+    def _commit(self, cp: Checkpoint) -> Committed:
+        cursor, sql, run = self._cursor, self._sql, cp.run
+        tenant = run.tenant
+        no, thread_no = self._run_no(tenant, run.id, cursor)
+        head = cursor.execute(sql["head_of_run"], (tenant, no)).fetchone()
+        if head is None or head[0] != run.fence or head[1] != run.status or head[2] != run.rev:
+            self._walked.discard(no)
+            now = f"is {head[1]} with fence {head[0]}" if head else "is gone"
+            raise LeaseLost(f"run {run.id} {now}; this walker had it {run.status} with fence {run.fence}")
+        for blob in cp.blobs:
+            self._insert_blob(tenant, blob)
+        for message in cp.messages:
+            self._insert_message(tenant, thread_no, message, run_no=no)
+        put_step = sql["put_step"]
+        for step in cp.steps:
+            cursor.execute(put_step, rows.step_values(step, no))
+        events = self._insert_events(tenant, no, cp.events, head[3] or 0)
+        if cp.status is not None:
+            run, more = self._move(cp, no, events[-1].seq if events else head[3])
+            events += more
+        return Committed(run, events)
+
+    def _move(self, cp: Checkpoint, no: int, last: int | None) -> tuple[Run, tuple[Event, ...]]:
+        """Move a run to its next status, and claim it there where that was asked."""
+        old = cp.run
+        status = cast("RunStatus", cp.status)
+        new = old.model_copy(update={**cp.changes, "status": status, "rev": old.rev + 1})
+        if status != "in_progress":
+            new = new.model_copy(update={"walker": None})
+            self._walked.discard(no)
+        usage: Usage | None = new.usage
+        self._cursor.execute(
+            self._sql["update_run"],
+            (
+                new.status, new.rev, new.fence, new.walker, new.started_ms, new.ended_ms,
+                None if is_terminal(status) else new.expires_ms, new.wake_ms, new.walked_ms,
+                usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None,
+                rows.run_body(new), no, old.tenant, old.fence, old.status, old.rev,
+            ),
+        )  # fmt: skip
+        if not self._writer.changes():
+            raise LeaseLost(f"run {old.id} has moved on")
+        if cp.claim_by is None:
+            return new, ()
+        self._cursor.execute(self._sql["claim_run"], (cp.claim_by, cp.now_ms, no, old.tenant))
+        self._walked.add(no)
+        claimed = new.model_copy(
+            update={
+                "status": "in_progress",
+                "rev": new.rev + 1,
+                "fence": new.fence + 1,
+                "walker": cp.claim_by,
+            }
+        )
+        more = self._insert_events(old.tenant, no, [Event(old.id, "thread.run.in_progress")], last or 0)
+        return claimed, more
+
+    # -- the rest --------------------------------------------------------------------------------------------
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until something may have been written, here or by another process, or the time is up."""
+        news = asyncio.Event()
+        self._news.add(news)
+        seen = self._data_version()
+        end = time.monotonic() + timeout_s
+        try:
+            while not news.is_set() and self._data_version() == seen:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return
+                try:
+                    await asyncio.wait_for(news.wait(), min(left, POLL_S))
+                except TimeoutError:
+                    continue
+        finally:
+            self._news.discard(news)
+
+    def _data_version(self) -> int:
+        return cast("int", self._reader.pragma("data_version"))
+
+    def status(self) -> StoreStatus:
+        """Tell how the store is."""
+        version = cast("int", self._reader.pragma("user_version"))
+        writable = self._path is None or os.access(self._path, os.W_OK)
+        library = f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
+        return StoreStatus(self._name, library, version, writable, self._durability)
+
+    async def close(self) -> None:
+        """Write what has gathered and let the file go."""
+        if self._closed:
+            return
+        while self._queue or self._writing:
+            await self._write(lambda: None)
+        self._closed = True
+        if self._pool:
+            self._pool.shutdown()
+        if self._reader is not self._writer:
+            self._reader.close()
+        self._writer.close()
+
+
+def _span(after: R | None, before: R | None, order: Order, low: R, high: R) -> tuple[R, R]:
+    """Give the exclusive bounds of a page, whichever way it is read."""
+    if order == "asc":
+        return (low if after is None else after, high if before is None else before)
+    return (low if before is None else before, high if after is None else after)
+
+
+def _trim(numbers: dict[tuple[str, str], Any], most: int = 50_000) -> None:
+    """Forget the oldest numbers; they can be looked up again."""
+    if len(numbers) > most:
+        for key in [key for key, _ in zip(numbers, range(most // 2), strict=False)]:
+            del numbers[key]
+
+
+def _make_private(path: Path) -> None:
+    """Make the folder and the file for this user only.
+
+    Errors: StoreError when that is not possible, or when others may write to an existing file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        elif path.is_dir():
+            raise StoreError(f"the store {path} is a folder", hint="name a file")
+        elif path.stat().st_mode & (stat.S_IWOTH | stat.S_IROTH) and path.stat().st_uid == os.getuid():
+            path.chmod(0o600)
+    except OSError as e:
+        raise StoreError(
+            f"cannot open the store {path}: {e.strerror or e}", hint="name another with --store"
+        ) from e
+
+
+_TRIGGERS: dict[str, Callable[[str], TreadleError]] = {
+    "busy": ThreadBusy,
+    "gap": Conflict,
+    "unpaired": Conflict,
+    "status": StateError,
+    "revision": StateError,
+    "whole": StateError,
+    "frozen": Conflict,
+}
+
+
+def _translate(error: BaseException, name: str) -> TreadleError:
+    """Turn the library's error into ours."""
+    text = str(error)
+    if isinstance(error, apsw.ConstraintError):
+        _, found, rest = text.partition("treadle:")
+        if found:
+            kind, _, message = rest.partition(" ")
+            return _TRIGGERS[kind](message)
+        if "runs.tenant, runs.thread" in text or "runs_active" in text:
+            return ThreadBusy("the thread has an active run")
+        if "agents.tenant, agents.name" in text or "agents_named" in text:
+            return Conflict("an agent of that name exists")
+        if "messages.pos" in text:
+            return Conflict("another writer appended to the thread")
+        return Conflict(f"the store refused a row: {text}")
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return StoreError(f"{name} is locked by another process", retryable=True, hint="try again")
+    if isinstance(error, apsw.FullError):
+        return StoreError(f"{name}: the disk is full", hint="make room; nothing was half-written")
+    if isinstance(error, apsw.ReadOnlyError):
+        return StoreError(f"{name} is read-only", hint="change the file's permissions, or name another store")
+    if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
+        return StoreError(f"{name} is not a sound SQLite file: {text}", hint="restore it from a backup")
+    return StoreError(f"{name}: {text}")
