@@ -14,7 +14,7 @@ _PUBLIC = {
     "Agent": "treadle.objects.agent",
     "AgentSpec": "treadle.objects.agent",
     "Event": "treadle.objects.event",
-    "GraphBuilder": "treadle.graph.builder",
+    "Graph": "treadle.graph.builder",
     "Message": "treadle.objects.message",
     "Run": "treadle.objects.run",
     "Step": "treadle.objects.run_step",
@@ -29,7 +29,7 @@ __all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupported
 
 if TYPE_CHECKING:
     from treadle.errors import TreadleError
-    from treadle.graph.builder import GraphBuilder
+    from treadle.graph.builder import Graph
     from treadle.graph.nodes import StepGraph
     from treadle.objects.agent import Agent, AgentSpec
     from treadle.objects.event import Event

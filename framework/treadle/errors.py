@@ -106,10 +106,18 @@ class GraphError(TreadleError):
     code = "TR200"
     http_status = 400
 
-    def __init__(self, message: str | None = None, *, node: str | None = None, hint: str | None = None) -> None:
-        """Name the node at which the graph breaks."""
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        node: str | None = None,
+        hint: str | None = None,
+        problems: list[Problem] | tuple[Problem, ...] = (),
+    ) -> None:
+        """Name the node at which the graph breaks, and every problem that a check found."""
         self.node = node
-        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+        super().__init__(message, hint=hint, code=self.problems[0].code if self.problems else None)
 
 
 class StateError(TreadleError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from treadle.graph.nodes import END, START, Edge, Node, StepGraph
+from treadle.graph.builder import Graph
+from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.agent import Agent
 
 
@@ -12,23 +13,23 @@ def compile_agent(agent: Agent) -> StepGraph:
     The graph names node kinds and the agent's id and version, nothing of a single run; two agents that differ
     have different digests.
     """
-    return StepGraph(
-        name=agent.name or agent.id,
-        nodes=(
-            Node(
-                "model_call",
-                "model_call",
-                {"agent": agent.id, "version": agent.version},
-                max_visits=agent.spec.limits.max_steps,
-            ),
-            Node("tool_call", "tool_call", expands=True, max_visits=agent.spec.limits.max_steps),
-            Node("append_message", "append_message"),
-        ),
-        edges=(
-            Edge(START, "model_call"),
-            Edge("model_call", "tool_call", "tool_calls"),
-            Edge("tool_call", "model_call"),
-            Edge("model_call", "append_message", "text"),
-            Edge("append_message", END),
-        ),
+    spec = agent.spec
+    graph = Graph(agent.name or agent.id)
+    graph.add_node(
+        "model_call",
+        kind="model_call",
+        params={"agent": agent.id, "version": agent.version},
+        max_visits=spec.limits.max_steps,
     )
+    graph.add_node("tool_call", kind="tool_call", expands=True, max_visits=spec.limits.max_steps)
+    graph.add_node("append_message", kind="append_message")
+    graph.add_edges_from(
+        (
+            (START, "model_call"),
+            ("model_call", "tool_call", "tool_calls"),
+            ("tool_call", "model_call"),
+            ("model_call", "append_message", "text"),
+            ("append_message", END),
+        )
+    )
+    return graph.freeze()

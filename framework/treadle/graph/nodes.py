@@ -10,10 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from treadle.errors import GraphError
 from treadle.objects.run_step import StepKind
+
+if TYPE_CHECKING:
+    from networkx import MultiDiGraph
 
 START = "START"
 END = "END"
@@ -76,6 +79,14 @@ class StepGraph:
         return {source: tuple(edges) for source, edges in out.items()}
 
     @cached_property
+    def in_edges(self) -> dict[str, tuple[Edge, ...]]:
+        """Give each node's edges from its predecessors, in declared order; END included."""
+        found: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.target, []).append(edge)
+        return {target: tuple(edges) for target, edges in found.items()}
+
+    @cached_property
     def text(self) -> str:
         """Give the canonical JSON that is stored and hashed."""
         return json.dumps(
@@ -100,7 +111,32 @@ class StepGraph:
 
     def predecessors(self, id_: str) -> list[str]:
         """List the sources of the edges into a node."""
-        return [e.source for e in self.edges if e.target == id_]
+        return [e.source for e in self.in_edges.get(id_, ())]
+
+    @cached_property
+    def nx(self) -> MultiDiGraph[str]:
+        """Give the graph to networkx: a frozen MultiDiGraph, whose `copy()` may be changed.
+
+        Shapes: nodes have `kind`, `params`, `expands` and `max_visits`, START and END only `kind`; edges
+        have `when`, None for always.
+        """
+        import networkx as nx
+
+        graph: MultiDiGraph[str] = nx.MultiDiGraph(name=self.name)
+        graph.add_node(START, kind=START)
+        for node in self.nodes:
+            graph.add_node(
+                node.id,
+                kind=node.kind,
+                params=dict(node.params),
+                expands=node.expands,
+                max_visits=node.max_visits,
+            )
+        graph.add_node(END, kind=END)
+        for edge in self.edges:
+            graph.add_edge(edge.source, edge.target, when=edge.when)
+        nx.freeze(graph)  # pyright: ignore[reportUnknownMemberType] - unstubbed
+        return graph
 
     @classmethod
     def load(cls, text: str) -> StepGraph:
