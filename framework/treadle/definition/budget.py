@@ -26,14 +26,14 @@ MAX_OUTPUT_BYTES = 262_144
 MAX_TEXT_CHARS = 1_048_576
 MAX_INT_BITS = 256
 MAX_DATA_DEPTH = 64
-MAX_DATA_CELLS = 500_000
+MAX_DATA_CELLS = 250_000
 MAX_INCLUDE_DEPTH = 8
 MAX_INCLUDES = 256
 
-_WORK = 1_000_000
+_WORK = 2_000_000
 _LOOPS = 100_000
 _CHARS = 8_388_608
-_CHARS_PER_UNIT = 64
+_CHARS_PER_UNIT = 16
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -109,7 +109,7 @@ class Budget:
             if deepest > MAX_DATA_DEPTH * 2:
                 raise SecurityError("this value is nested too deeply")
             inner = _children(item)
-            self.spend(len(inner) + 1)
+            self.spend(2 * len(inner) + 1)
             stack.extend((child, depth + 1) for child in inner)
             if type(item) is dict:
                 chars += sum(map(len, cast("dict[str, object]", item)))
@@ -137,7 +137,7 @@ def refuse_undefined(value: object) -> None:
         str(value)  # StrictUndefined raises its own error, which names what is missing
 
 
-def bounded(number: int | float) -> int | float:
+def bounded(number: float) -> int | float:
     """Give the number back if it is one that JSON and the store can hold.
 
     Errors: SecurityError for more than 256 bits, and for what is not finite.
@@ -207,7 +207,7 @@ class _Intake:
             return {self._key(key): self._copy(item, depth + 1) for key, item in pairs.items()}
         raise self._refusal(f"holds a {kind.__name__}; only JSON values can be used")
 
-    def _number(self, value: int | float) -> int | float:
+    def _number(self, value: float) -> int | float:
         try:
             return bounded(value)
         except SecurityError:

@@ -6,6 +6,7 @@
 2. Every entry is pure, takes JSON values and gives JSON values.
 3. Every entry pays its budget before it works.
 """
+# ruff: noqa: FBT001, FBT002, PLR0917 - the parameters are what a document writes in brackets, as in Jinja
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import TypeGuard, cast
 from urllib.parse import quote, quote_plus
 
 from jinja2.exceptions import SecurityError
@@ -66,10 +67,10 @@ def cells(budget: Budget, value: object) -> list[JsonValue]:
     """Give what a loop over the value visits: items of a list, keys of a mapping, characters of a text."""
     if isinstance(value, (list, dict, str)):
         sized = cast("list[JsonValue]", value)
-        budget.spend(len(sized))
+        budget.spend(len(sized) * (4 if isinstance(value, str) else 1))
         return list(sized)
     refuse_undefined(value)
-    msg = f"{_kind(value)} cannot be walked: a list, a mapping or a text is needed"
+    msg = f"{kind_of(value)} cannot be walked: a list, a mapping or a text is needed"
     raise SecurityError(msg)
 
 
@@ -78,7 +79,7 @@ def slice_of(
 ) -> JsonValue:
     """Give a part of a list or a text."""
     if not isinstance(value, (list, str)):
-        msg = f"{_kind(value)} cannot be sliced: a list or a text is needed"
+        msg = f"{kind_of(value)} cannot be sliced: a list or a text is needed"
         raise SecurityError(msg)
     sized = cast("list[JsonValue]", value)
     part = slice(*(None if bound is None else _whole(bound) for bound in (start, stop, step)))
@@ -101,7 +102,7 @@ def mapping(_budget: Budget, flat: list[JsonValue]) -> dict[str, JsonValue]:
     for key in keys:
         refuse_undefined(key)
         if type(key) is not str:
-            msg = f"the keys of a mapping are strings, not {_kind(key)}"
+            msg = f"the keys of a mapping are strings, not {kind_of(key)}"
             raise SecurityError(msg)
     return dict(zip(cast("list[str]", keys), flat[1::2], strict=True))
 
@@ -116,24 +117,29 @@ def compare(budget: Budget, operands: list[JsonValue], operators: str) -> bool:
     )
 
 
-def add(budget: Budget, left: JsonValue, right: JsonValue) -> JsonValue:
+def add(budget: Budget, left: object, right: object) -> JsonValue:
     """Add numbers, or put texts or lists together."""
     if type(left) is str and type(right) is str:
         budget.make(len(left) + len(right))
         return left + right
-    if isinstance(left, list) and isinstance(right, list):
-        budget.spend(len(cast("list[object]", left)) + len(cast("list[object]", right)))
-        return cast("list[JsonValue]", left) + cast("list[JsonValue]", right)
+    if _is_list(left) and _is_list(right):
+        budget.spend(len(left) + len(right))
+        return left + right
     return bounded(_number(left, "+") + _number(right, "+"))
 
 
-def multiply(budget: Budget, left: JsonValue, right: JsonValue) -> JsonValue:
+def multiply(budget: Budget, left: object, right: object) -> JsonValue:
     """Multiply numbers, or repeat a text."""
-    for text, times in ((left, right), (right, left)):
-        if type(text) is str and type(times) is int:
-            budget.make(len(text) * max(times, 0))
-            return text * times
+    if type(left) is str and type(right) is int:
+        return _repeat(budget, left, right)
+    if type(left) is int and type(right) is str:
+        return _repeat(budget, right, left)
     return bounded(_number(left, "*") * _number(right, "*"))
+
+
+def _repeat(budget: Budget, text: str, times: int) -> str:
+    budget.make(len(text) * max(times, 0))
+    return text * times
 
 
 def arithmetic(operator: str, left: JsonValue, right: JsonValue) -> int | float:
@@ -154,24 +160,42 @@ def negate(value: JsonValue) -> int | float:
 # -- what the entries are made of
 
 
-def _kind(value: object) -> str:
-    names = {str: "a text", int: "a number", float: "a number", bool: "a yes or no", list: "a list", dict: "a mapping"}
-    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
+_KINDS = {
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "a yes or no",
+    "list": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
+
+
+def kind_of(value: object) -> str:
+    """Name what a value is, for a message."""
+    name = type(value).__name__
+    return _KINDS.get(name, f"a {name}")
+
+
+def _is_list(value: object) -> TypeGuard[list[JsonValue]]:
+    return isinstance(value, list)
 
 
 def _number(value: object, operator: str) -> int | float:
     if isinstance(value, (int, float)):
         return value
     refuse_undefined(value)
-    hint = " (the filter int or float reads a number from a text, ~ joins texts)" if type(value) is str else ""
-    msg = f"'{operator}' needs numbers, not {_kind(value)}{hint}"
+    hint = (
+        " (the filter int or float reads a number from a text, ~ joins texts)" if type(value) is str else ""
+    )
+    msg = f"'{operator}' needs numbers, not {kind_of(value)}{hint}"
     raise SecurityError(msg)
 
 
 def _whole(value: object) -> int:
     if isinstance(value, int):
         return value
-    msg = f"a whole number is needed, not {_kind(value)}"
+    msg = f"a whole number is needed, not {kind_of(value)}"
     raise SecurityError(msg)
 
 
@@ -196,7 +220,7 @@ def _text(budget: Budget, value: object) -> str:
 def _dict(value: object) -> dict[str, JsonValue]:
     if isinstance(value, dict):
         return cast("dict[str, JsonValue]", value)
-    msg = f"a mapping is needed, not {_kind(value)}"
+    msg = f"a mapping is needed, not {kind_of(value)}"
     raise SecurityError(msg)
 
 
@@ -245,7 +269,9 @@ def _sortable(budget: Budget, values: list[JsonValue], *, fold: bool) -> list[Js
         return [text.lower() for text in texts] if fold else list(texts)
     if all(isinstance(value, (int, float)) for value in values):
         return values
-    raise SecurityError("only numbers alone or texts alone can be put in order; name an attribute for mappings")
+    raise SecurityError(
+        "only numbers alone or texts alone can be put in order; name an attribute for mappings"
+    )
 
 
 def _ordering_cost(budget: Budget, values: list[JsonValue]) -> None:
@@ -265,7 +291,7 @@ def _identity(value: JsonValue) -> str:
         return f"n{int(value)}"
     if value is None:
         return "-"
-    msg = f"{_kind(value)} cannot be told apart here: only texts, numbers, yes or no and null can"
+    msg = f"{kind_of(value)} cannot be told apart here: only texts, numbers, yes or no and null can"
     raise SecurityError(msg)
 
 
@@ -289,7 +315,7 @@ def _ordered(left: JsonValue, right: JsonValue) -> tuple[JsonValue, JsonValue]:
     both_texts = type(left) is str and type(right) is str
     if both_texts or (isinstance(left, (int, float)) and isinstance(right, (int, float))):
         return left, right
-    msg = f"{_kind(left)} and {_kind(right)} cannot be put in order"
+    msg = f"{kind_of(left)} and {kind_of(right)} cannot be put in order"
     raise SecurityError(msg)
 
 
@@ -316,7 +342,7 @@ def _is_in(budget: Budget, item: JsonValue, holder: JsonValue) -> bool:
         return type(item) is str and item in cast("dict[str, JsonValue]", holder)
     if isinstance(holder, str):
         if type(item) is not str:
-            msg = f"only a text can be in a text, not {_kind(item)}"
+            msg = f"only a text can be in a text, not {kind_of(item)}"
             raise SecurityError(msg)
         budget.spend((len(holder) + len(item)) // 16)
         return item in holder
@@ -324,7 +350,7 @@ def _is_in(budget: Budget, item: JsonValue, holder: JsonValue) -> bool:
         row = cast("list[JsonValue]", holder)
         budget.spend(len(row))
         return any(_equal(budget, item, other) for other in row)
-    msg = f"'in' needs a list, a mapping or a text on its right, not {_kind(holder)}"
+    msg = f"'in' needs a list, a mapping or a text on its right, not {kind_of(holder)}"
     raise SecurityError(msg)
 
 
@@ -360,7 +386,9 @@ def _capitalize(budget: Budget, value: object) -> str:
 
 
 def _title(budget: Budget, value: object) -> str:
-    words = _WORDS.split(_cased(budget, value))
+    text = _cased(budget, value)
+    budget.spend(len(text) // 2)
+    words = _WORDS.split(text)
     return "".join(word[:1].upper() + word[1:].lower() for word in words)
 
 
@@ -386,7 +414,12 @@ def _replace(budget: Budget, value: object, old: object, new: object, count: int
 
 
 def _truncate(
-    budget: Budget, value: object, length: int = 255, killwords: bool = False, end: str = "...", leeway: int = 5
+    budget: Budget,
+    value: object,
+    length: int = 255,
+    killwords: bool = False,
+    end: str = "...",
+    leeway: int = 5,
 ) -> str:
     text, tail, most = _text(budget, value), _arg(budget, end), _whole(length)
     if len(text) <= most + _whole(leeway) or most < 0:
@@ -406,7 +439,9 @@ def _indent(budget: Budget, value: object, width: int = 4, first: bool = False, 
 
 
 def _wordcount(budget: Budget, value: object) -> int:
-    return sum(1 for _ in re.finditer(r"\w+", _text(budget, value)))
+    text = _text(budget, value)
+    budget.spend(len(text) // 2)
+    return sum(1 for _ in re.finditer(r"\w+", text))
 
 
 def _split(budget: Budget, value: object, sep: str | None = None, maxsplit: int = -1) -> list[str]:
@@ -424,7 +459,8 @@ def _urlencode(budget: Budget, value: object) -> str:
     A slash is encoded too: an argument can fill a segment of a path and never add one.
     """
     if isinstance(value, dict):
-        pairs = [(key, as_text(budget, item)) for key, item in _dict(value).items()]
+        query = cast("dict[str, JsonValue]", value)
+        pairs = [(key, as_text(budget, item)) for key, item in query.items()]
         budget.make(sum(12 * (len(key) + len(text)) for key, text in pairs))
         return "&".join(
             f"{quote_plus(key, errors='replace')}={quote_plus(text, errors='replace')}" for key, text in pairs
@@ -513,18 +549,16 @@ def _default(_budget: Budget, value: object, default_value: object = "", boolean
 def _length(_budget: Budget, value: object) -> int:
     if isinstance(value, (list, dict, str)):
         return len(cast("list[object]", value))
-    msg = f"{_kind(value)} has no length"
+    msg = f"{kind_of(value)} has no length"
     raise SecurityError(msg)
 
 
 def _ends(budget: Budget, value: object, position: int) -> JsonValue:
-    if isinstance(value, dict):
-        value = cells(budget, cast("object", value))
-    if not isinstance(value, (list, str)):
-        msg = f"{_kind(value)} has no first or last item"
-        raise SecurityError(msg)
-    row = cast("list[JsonValue]", value)
-    return row[position] if row else None
+    if isinstance(value, (list, str)):
+        row = cast("list[JsonValue]", value)
+        return row[position] if row else None
+    keys = cells(budget, _dict(value))
+    return keys[position] if keys else None
 
 
 def _first(budget: Budget, value: object) -> JsonValue:
@@ -567,12 +601,12 @@ def _unique(
     for item, key in zip(items, _column(items, attribute), strict=True):
         if type(key) is str:
             budget.make(len(key))
-            key = key if case_sensitive else key.lower()
-        kept.setdefault(_identity(key), item)
+        same = key.lower() if type(key) is str and not case_sensitive else key
+        kept.setdefault(_identity(same), item)
     return list(kept.values())
 
 
-def _sum(budget: Budget, value: object, attribute: object = None, start: int | float = 0) -> int | float:
+def _sum(budget: Budget, value: object, attribute: object = None, start: float = 0) -> int | float:
     total = _number(start, "sum")
     for item in _column(cells(budget, value), attribute):
         total = bounded(total + _number(item, "sum"))
@@ -635,14 +669,18 @@ def _map(context: Context, value: object, *args: object, **kwargs: object) -> li
     return [function(context, item, *args[1:], **kwargs) for item in items]
 
 
-def _map_attribute(items: list[JsonValue], *, attribute: object, default: object = _NOWHERE) -> list[JsonValue]:
+def _map_attribute(
+    items: list[JsonValue], *, attribute: object, default: object = _NOWHERE
+) -> list[JsonValue]:
     if isinstance(default, _Nowhere):
         return _column(items, attribute)
     found = [_at(item, attribute) for item in items]
     return [default if isinstance(item, _Nowhere) else item for item in found]
 
 
-def _sieve(context: Context, value: object, args: tuple[object, ...], *, by: bool, keep: bool) -> list[JsonValue]:
+def _sieve(
+    context: Context, value: object, args: tuple[object, ...], *, by: bool, keep: bool
+) -> list[JsonValue]:
     budget = BUDGET.get()
     budget.spend(_CALL_COST)
     for arg in (value, *args):

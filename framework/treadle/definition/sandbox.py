@@ -22,14 +22,14 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import CodeType
-from typing import Any, Literal, cast
+from types import CodeType, TracebackType
+from typing import Any, Literal, TypeGuard, cast
 
 from jinja2 import nodes
 from jinja2.environment import Template
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.parser import Parser
-from jinja2.runtime import Context, LoopContext, StrictUndefined, Undefined
+from jinja2.runtime import Context, LoopContext, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import pass_context
 from jinja2.visitor import NodeTransformer
@@ -57,6 +57,7 @@ RUNTIME = "TR220"
 _LOOP_COUNTERS = frozenset(
     ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "previtem", "nextitem")
 )
+_OPENS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 _RESERVED = frozenset(("self", "caller", "varargs", "kwargs", "super"))
 
 _EXPRESSION_NODES: frozenset[type[nodes.Node]] = frozenset(
@@ -163,31 +164,38 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.tests.clear()
         self.tests.update(filters.TESTS)
 
-    def getattr(self, obj: Any, attribute: str) -> Any:
+    def getattr(self, obj: object, attribute: str) -> Any:
         """Give the key of a mapping, or a counter of `loop`."""
-        if type(obj) is dict:
-            return _key(self, cast("dict[str, JsonValue]", obj), attribute)
+        if _is_mapping(obj):
+            return self._key(obj, attribute)
         if isinstance(obj, LoopContext) and attribute in _LOOP_COUNTERS:
             return getattr(obj, attribute)
         refuse_undefined(obj)
-        hint = f"a {type(obj).__name__} has no keys, so '.{attribute}' reads nothing"
+        hint = f"{filters.kind_of(obj)} has no keys, so '.{attribute}' reads nothing"
         return self.undefined(hint, name=attribute, exc=SecurityError)
 
-    def getitem(self, obj: Any, argument: Any) -> Any:
+    def getitem(self, obj: object, argument: object) -> Any:
         """Give the key of a mapping, or the item of a list or a text at a position."""
-        refuse_undefined(obj)
         refuse_undefined(argument)
-        if type(obj) is dict and type(argument) is str:
-            return _key(self, cast("dict[str, JsonValue]", obj), argument)
-        if type(obj) in (list, str) and type(argument) is int:
-            row = cast("list[JsonValue]", obj)
-            if -len(row) <= argument < len(row):
-                return row[argument]
-            return self.undefined(f"there is no item {argument}: there are {len(row)}", name=str(argument))
-        hint = f"a {type(obj).__name__} cannot be read with a {type(argument).__name__} in brackets"
+        if _is_mapping(obj) and type(argument) is str:
+            return self._key(obj, argument)
+        if _is_row(obj) and type(argument) is int:
+            return self._item(obj, argument)
+        refuse_undefined(obj)
+        hint = f"{filters.kind_of(obj)} cannot be read with {filters.kind_of(argument)} in brackets"
         return self.undefined(hint, name="[]", exc=SecurityError)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+    def _key(self, mapping: dict[str, JsonValue], name: str) -> JsonValue:
+        if name in mapping:
+            return mapping[name]
+        return self.undefined(f"there is no key '{name}'", name=name)
+
+    def _item(self, row: list[JsonValue], position: int) -> JsonValue:
+        if -len(row) <= position < len(row):
+            return row[position]
+        return self.undefined(f"there is no item {position}: there are {len(row)}", name=str(position))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002 - Jinja's signature
         """Do an operator on numbers, texts and lists, within the budget."""
         budget = BUDGET.get()
         budget.spend(4)
@@ -202,7 +210,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         msg = f"there is no operator '{operator}' here"
         raise SecurityError(msg)
 
-    def call_unop(self, context: Context, operator: str, arg: Any) -> Any:
+    def call_unop(self, context: Context, operator: str, arg: Any) -> Any:  # noqa: ARG002 - Jinja's signature
         """Change the sign of a number."""
         refuse_undefined(arg)
         if operator == "-":
@@ -210,15 +218,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         msg = f"there is no sign '{operator}' here"
         raise SecurityError(msg)
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # refuses all
-        """Refuse: the tree has no calls, and this is the second lock on the same door."""
-        raise SecurityError("nothing can be called here")
+    def is_safe_callable(self, obj: Any) -> bool:  # noqa: ARG002 - Jinja's signature
+        """Refuse every call: the tree has none, and this is the second lock on the same door."""
+        return False
 
 
-def _key(environment: Sandbox, mapping: dict[str, JsonValue], name: str) -> JsonValue:
-    if name in mapping:
-        return mapping[name]
-    return environment.undefined(f"there is no key '{name}'", name=name)
+def _is_mapping(value: object) -> TypeGuard[dict[str, JsonValue]]:
+    return isinstance(value, dict)
+
+
+def _is_row(value: object) -> TypeGuard[list[JsonValue]]:
+    return isinstance(value, (list, str))
 
 
 @pass_context
@@ -278,7 +288,9 @@ def _included(budget: Budget, name: str) -> Program:
 
 def _within(problem: Problem, name: str) -> Problem:
     return Problem(
-        code=problem.code, message=f"in the included '{name}', line {problem.line}: {problem.message}", hint=problem.hint
+        code=problem.code,
+        message=f"in the included '{name}', line {problem.line}: {problem.message}",
+        hint=problem.hint,
     )
 
 
@@ -334,7 +346,7 @@ def _tokens(source: str, kind: Kind) -> list[_Token]:
             continue
         found.append(_Token(line, column, token, text, before))
         before = text
-        depth += (token == "operator" and text in "([{") - (token == "operator" and text in ")]}")
+        depth += _OPENS.get(text, 0) if token == "operator" else 0  # noqa: S105 - a word of a grammar
         _bound(found[-1], count=len(found), depth=depth, kind=kind)
     return found
 
@@ -398,7 +410,7 @@ def _syntax_problem(error: TemplateSyntaxError, kind: Kind) -> TemplateProblem:
     hint = None
     if "unknown tag" in message:
         hint = "tags are if, for, set, with, include and raw"
-    elif kind == "expression" and "unexpected char '$'" in message or "unexpected '{'" in message:
+    elif kind == "expression" and ("char '$'" in message or "'{'" in message):
         hint = "an expression is bare: write names without $ and braces"
     return TemplateProblem(message=message[:1].lower() + message[1:], line=max(error.lineno, 1), hint=hint)
 
@@ -447,6 +459,8 @@ class _Examiner:
             self._forbidden(node)
         elif isinstance(node, nodes.Name):
             self._name(node, scope)
+        elif isinstance(node, nodes.Getattr):
+            self._dotted(node, scope)
         elif isinstance(node, nodes.For):
             self._for(node, scope)
         elif isinstance(node, nodes.With):
@@ -458,18 +472,16 @@ class _Examiner:
             self._one(node.node, scope)
             self._targets([node.target], scope)
         else:
-            self._leaf_rules(node, scope)
+            self._leaf_rules(node)
             self._all(node.iter_child_nodes(), scope)
 
-    def _leaf_rules(self, node: nodes.Node, scope: set[str]) -> None:
+    def _leaf_rules(self, node: nodes.Node) -> None:
         if isinstance(node, nodes.Const):
             self._constant(node)
         elif isinstance(node, (nodes.Filter, nodes.Test)):
             self._entry(node)
         elif isinstance(node, nodes.Include):
             self._include(node)
-        elif isinstance(node, nodes.Getattr) and isinstance(node.node, nodes.Name):
-            self._dotted(node.node, node.attr, scope)
 
     def _for(self, node: nodes.For, scope: set[str]) -> None:
         if node.recursive:
@@ -500,15 +512,17 @@ class _Examiner:
             hint = _environment_hint(node.name) or _did_you_mean(node.name, scope)
             self._report(f"'{node.name}' is not declared", node, token=node.name, name=node.name, hint=hint)
 
-    def _dotted(self, node: nodes.Name, attribute: str, scope: set[str]) -> None:
+    def _dotted(self, node: nodes.Getattr, scope: set[str]) -> None:
         """Say it better where a prefix is at fault: `inputs.topic` where `topic` is meant."""
-        if self._names is None or node.name in scope or node.name not in {"inputs", "input"}:
-            return
-        if attribute in scope:
-            self._report(
-                f"'{node.name}' is not declared", node, token=node.name, name=node.name, hint=f"write {attribute}"
-            )
-            node.name = attribute
+        base = cast("nodes.Node", node.node)
+        if isinstance(base, nodes.Name) and self._is_prefix(base.name, scope) and node.attr in scope:
+            hint = f"write {node.attr}"
+            self._report(f"'{base.name}' is not declared", base, token=base.name, name=base.name, hint=hint)
+        else:
+            self._one(base, scope)
+
+    def _is_prefix(self, name: str, scope: set[str]) -> bool:
+        return self._names is not None and name in {"inputs", "input"} and name not in scope
 
     def _constant(self, node: nodes.Const) -> None:
         value: object = node.value
@@ -517,14 +531,18 @@ class _Examiner:
         elif isinstance(value, float) and not math.isfinite(value):
             self._report("this number is not finite", node)
         elif isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
-            self._report("this text holds half a character", node, hint="write the whole escape, such as \\U0001F600")
+            self._report(
+                "this text holds half a character", node, hint="write the whole escape, such as \\U0001F600"
+            )
 
     def _entry(self, node: nodes.Filter | nodes.Test) -> None:
         is_filter = isinstance(node, nodes.Filter)
         what, table = ("filter", filters.FILTERS) if is_filter else ("test", filters.TESTS)
         entry = table.get(node.name)
         if entry is None:
-            hint = (_FILTER_HINTS.get(node.name) if is_filter else None) or _did_you_mean(node.name, set(table))
+            hint = (_FILTER_HINTS.get(node.name) if is_filter else None) or _did_you_mean(
+                node.name, set(table)
+            )
             self._report(f"there is no {what} '{node.name}'", node, token=node.name, hint=hint)
             return
         if node.dyn_args or node.dyn_kwargs:
@@ -533,17 +551,23 @@ class _Examiner:
         keywords = [pair.key for pair in cast("list[nodes.Keyword]", node.kwargs)]
         why = filters.misfit(entry, 1 + len(node.args), keywords)
         if why is not None or len(set(keywords)) < len(keywords):
-            self._report(f"the {what} '{node.name}': {why or 'an argument is given twice'}", node, token=node.name)
+            self._report(
+                f"the {what} '{node.name}': {why or 'an argument is given twice'}", node, token=node.name
+            )
 
     def _include(self, node: nodes.Include) -> None:
         template = cast("nodes.Node", node.template)
         if not isinstance(template, nodes.Const) or not isinstance(template.value, str):
-            self._report("what is included is named by a plain text", node, hint="write {% include 'file.md' %}")
+            self._report(
+                "what is included is named by a plain text", node, hint="write {% include 'file.md' %}"
+            )
         elif node.ignore_missing or not node.with_context:
             self._report("an include takes a name and nothing else", node)
 
     def _forbidden(self, node: nodes.Node) -> None:
-        message, hint = _FORBIDDEN.get(type(node), (f"'{type(node).__name__.lower()}' is not possible here", None))
+        message, hint = _FORBIDDEN.get(
+            type(node), (f"'{type(node).__name__.lower()}' is not possible here", None)
+        )
         if isinstance(node, nodes.Call):
             callee = cast("nodes.Node", node.node)
             if isinstance(callee, nodes.Getattr):
@@ -598,7 +622,7 @@ class _Rewriter(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - Jinja's name
         weight = _weight(node)
         self.generic_visit(node)
-        node.iter = _hidden(" loop", node.iter, nodes.Const(weight))
+        node.iter = _hidden(" loop", cast("nodes.Expr", node.iter), nodes.Const(weight))
         return node
 
     def visit_Include(self, node: nodes.Include) -> nodes.Node:  # noqa: N802 - Jinja's name
@@ -639,7 +663,7 @@ def _hidden(name: str, value: nodes.Expr, *args: nodes.Expr, lineno: int | None 
 def _weight(loop: nodes.For) -> int:
     """Count what one round evaluates; inner loops count their own rounds."""
     weight = 1
-    stack: list[nodes.Node] = [*cast("list[nodes.Node]", loop.body)]
+    stack = [*loop.body]
     if loop.test:
         stack.append(loop.test)
     while stack:
@@ -647,7 +671,7 @@ def _weight(loop: nodes.For) -> int:
         weight += 1
         if isinstance(node, nodes.For):
             stack.append(node.iter)
-            stack.extend(cast("list[nodes.Node]", node.else_))
+            stack.extend(node.else_)
         else:
             stack.extend(node.iter_child_nodes())
     return weight
@@ -734,18 +758,19 @@ def includes(source: str) -> list[tuple[str, int]]:
         tree = _read(source, "template").tree
     except _Unsound:
         return []
-    found: list[tuple[str, int]] = []
-    for node in tree.find_all(nodes.Include):
-        if isinstance(node.template, nodes.Const) and isinstance(node.template.value, str):
-            found.append((node.template.value, node.lineno))
-    return found
+    named = [(node.template, node.lineno) for node in tree.find_all(nodes.Include)]
+    return [
+        (name.value, line)
+        for name, line in named
+        if isinstance(name, nodes.Const) and isinstance(name.value, str)
+    ]
 
 
 def render(source: str, values: Mapping[str, JsonValue], *, include: Callable[[str], str] | None) -> str:
     """Render a template within one budget."""
     program = _program(source, "template")
-    with _spending(program, include) as budget:
-        return _limited(program, _chosen(program, values), budget)
+    with _spending(program, include):
+        return _limited(program, _chosen(program, values))
 
 
 def evaluate(source: str, values: Mapping[str, JsonValue]) -> JsonValue:
@@ -764,7 +789,7 @@ def _chosen(program: Program, values: Mapping[str, JsonValue]) -> dict[str, Json
     return budgets.admit({name: values[name] for name in program.names if name in values})
 
 
-def _limited(program: Program, values: dict[str, JsonValue], budget: Budget) -> str:
+def _limited(program: Program, values: dict[str, JsonValue]) -> str:
     pieces: list[str] = []
     size = 0
     for piece in _stream(program.template, values):
@@ -794,7 +819,7 @@ class _spending:  # noqa: N801 - reads as a word of the with statement
         self._token = BUDGET.set(self._budget)
         return self._budget
 
-    def __exit__(self, _kind: object, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         BUDGET.reset(self._token)
         if error is None or isinstance(error, TreadleError) or not isinstance(error, Exception):
             return
@@ -803,13 +828,10 @@ class _spending:  # noqa: N801 - reads as a word of the with statement
         raise DefinitionError([Problem(code=RUNTIME, message=message, line=line)]) from error
 
 
-def _line_of(template: Template, trace: Any) -> int | None:
+def _line_of(template: Template, trace: TracebackType | None) -> int | None:
     line = None
     while trace is not None:
         if trace.tb_frame.f_globals.get("__jinja_template__") is template:
             line = template.get_corresponding_lineno(trace.tb_lineno)
         trace = trace.tb_next
     return line
-
-
-__all__ = ["Kind", "Program", "Sandbox", "Undefined", "check", "evaluate", "includes", "render"]

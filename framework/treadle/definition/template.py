@@ -78,4 +78,8 @@ def render(
 def _check_plain(source: str) -> list[TemplateProblem]:
     if len(source) <= 65_536 or len(source.encode("utf-8", "surrogatepass")) <= 262_144:
         return []
-    return [TemplateProblem(message="this text is longer than 256 KiB", hint="keep long material in a file or a tool")]
+    return [
+        TemplateProblem(
+            message="this text is longer than 256 KiB", hint="keep long material in a file or a tool"
+        )
+    ]
