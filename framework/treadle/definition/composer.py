@@ -1,0 +1,324 @@
+"""Turn YAML text into plain data with the place of every key and value; the only file that knows PyYAML.
+
+Works on the parser's events, in one pass, so that depth, size and aliases are counted before anything is
+built. Hazard: never hand unchecked text to `yaml.compose` or `yaml.load`; enough opening brackets crash the
+composer of libyaml with the whole process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from treadle.definition.document import Place, Source, Tree
+from treadle.definition.scalars import BadScalar, checked, plain
+from treadle.errors import Problem
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+MAX_ALIASES = 1_000
+MAX_PROBLEMS = 100
+"""Problems of one file after which its text is not read further."""
+
+DEFAULT_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_UNPRINTABLE = re.compile(
+    "[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+_NEXT_DOCUMENT = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
+_UNQUOTED = re.compile(
+    r"^(?P<before>\s*(?:- +)*(?:[^\s#'\"{}\[\]&*!|>%@`][^#'\"{}\[\]]*?:[ \t]+)?)(?P<value>\{[{%#].*)$"
+)
+_HINTS = (
+    ("found character", "quote the value"),
+    ("mapping values are not allowed", "indent with the lines above, or quote a value that contains ': '"),
+    ("expected key", "indent with the lines above, or quote the value"),
+    ("block end", "indent with the lines above, or quote the value"),
+    ("'-' indicator", "indent with the lines above"),
+    ("expected ','", "close the bracket, or put a comma between the items"),
+    ("expected ':'", "write key: value"),
+    ("end of stream", "close the quote"),
+    ("escape", "in double quotes write a backslash twice, or use single quotes"),
+)
+
+
+class _Stop(Exception):  # noqa: N818 - control flow: the file is given up, its problem is already noted
+    """Give the file up."""
+
+
+def compose(source: Source, *, loader: Any = DEFAULT_LOADER) -> tuple[list[Tree], list[Problem]]:
+    """Read every document of a text, and every problem that YAML itself has with it.
+
+    A document that breaks off is left out, the ones after it are read.
+    """
+    return _Composer(source, loader).run()
+
+
+class _Composer:
+    def __init__(self, source: Source, loader: Any) -> None:
+        self.source = source
+        self.loader = loader
+        self.base = 0
+        self.nodes = 0
+        self.aliases = 0
+        self.problems: list[Problem] = []
+        self.anchors: dict[str, tuple[Any, Place]] = {}
+        self.open: set[str] = set()
+        self.events: Iterator[Any] = iter(())
+        self.path: list[str | int] = []
+
+    def run(self) -> tuple[list[Tree], list[Problem]]:
+        trees: list[Tree] = []
+        try:
+            self._check_text()
+            while not self._read(trees):
+                pass
+        except _Stop:
+            pass
+        return trees, self.problems
+
+    def _add(
+        self, code: str, message: str, start: int, end: int | None = None, hint: str | None = None
+    ) -> None:
+        self.problems.append(self.source.problem(code, message, start=start, end=end, hint=hint))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _Stop
+
+    def _stop(self, message: str, start: int | None, hint: str | None = None) -> _Stop:
+        self.problems.append(self.source.problem("TR003", message, start=start, hint=hint))
+        return _Stop()
+
+    def _check_text(self) -> None:
+        text = self.source.text
+        if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
+            raise self._stop("the file is larger than 1 MiB", None)
+        bad = _UNPRINTABLE.search(text)
+        if bad:
+            what = f"the character U+{ord(bad.group()):04X} is not allowed in YAML"
+            hint = "in double quotes write it as an escape, or remove it"
+            self.problems.append(self.source.problem("TR009", what, start=bad.start(), hint=hint))
+            raise _Stop
+
+    def _read(self, trees: list[Tree]) -> bool:
+        """Read documents from `base` on; tell whether the end was reached."""
+        begun = self.base
+        try:
+            self.events = iter(yaml.parse(self.source.text[self.base :], Loader=self.loader))
+            for event in self.events:
+                if isinstance(event, yaml.DocumentStartEvent):
+                    begun = self.base + event.start_mark.index
+                    trees.append(self._document())
+        except yaml.YAMLError as error:
+            return self._recover(error, begun)
+        return True
+
+    def _document(self) -> Tree:
+        self.anchors, self.open, self.path = {}, set(), []
+        data, place = self._node(next(self.events), 1)
+        next(self.events)
+        return Tree(data, place)
+
+    def _recover(self, error: yaml.YAMLError, begun: int) -> bool:
+        """Report what YAML says and go on at the next document."""
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        offset = self.base + mark.index if mark is not None else begun
+        self._unreadable(error, min(offset, len(self.source.text)), begun)
+        again = _NEXT_DOCUMENT.search(self.source.text, max(offset, begun + 1, self.base + 1))
+        if again is None:
+            return True
+        self.base = again.start()
+        return False
+
+    def _unreadable(self, error: yaml.YAMLError, offset: int, begun: int) -> None:
+        line = self.source.position(offset)[0]
+        for number in (line, line - 1):
+            if number < 1 or self.source.starts[number - 1] + len(self.source.line(number)) < begun:
+                continue
+            found = _UNQUOTED.match(self.source.line(number))
+            if found:
+                start = self.source.starts[number - 1] + found.start("value")
+                self._unquoted(found["before"].strip(), found["value"].rstrip(), start)
+                return
+        said = str(getattr(error, "problem", None) or "it is not YAML")
+        context = getattr(error, "context", None)
+        if "that cannot start any token" in said and self.source.text[offset : offset + 1] == "\t":
+            self._add("TR002", "a tab cannot indent YAML", offset, hint="indent with spaces")
+            return
+        text = f"YAML cannot be read here: {said}" + (f" {context}" if context else "")
+        hint = next((h for words, h in _HINTS if words in said), None)
+        self._add("TR002", text, offset, hint=hint)
+
+    def _unquoted(self, label: str, value: str, start: int, end: int | None = None) -> None:
+        quote = "'" if "'" not in value else '"' if '"' not in value and "\\" not in value else "''"
+        quoted = f"{quote}{value}{quote}" if quote != "''" else "'" + value.replace("'", "''") + "'"
+        opening = value[:2]
+        what = "YAML reads it as a mapping" if opening == "{{" else "YAML cannot read it"
+        self._add(
+            "TR011",
+            f"this value starts with '{opening}' and is not quoted, so {what}",
+            start,
+            end,
+            hint=f"write: {f'{label} ' if label else ''}{quoted}",
+        )
+
+    def _node(self, event: Any, depth: int, label: str = "") -> tuple[Any, Place]:
+        start = self.base + event.start_mark.index
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event, start, depth)
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self._stop(f"the file has more than {MAX_NODES:,} values, aliases expanded", start)
+        if depth > MAX_DEPTH:
+            raise self._stop(f"values are nested more than {MAX_DEPTH} deep", start)
+        if event.tag is not None:
+            self._add(
+                "TR005",
+                "tags are not allowed",
+                start,
+                self._token_end(start),
+                "remove it; a file is data, not code",
+            )
+        anchor = event.anchor
+        if anchor is not None:
+            self.open.add(anchor)
+        if isinstance(event, yaml.ScalarEvent):
+            data, place = self._scalar(event, start)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            data, place = self._sequence(start, depth)
+        else:
+            data, place = self._mapping(event, start, depth, label)
+        if anchor is not None:
+            self.open.discard(anchor)
+            self.anchors[anchor] = (data, place)
+        return data, place
+
+    def _token_end(self, start: int) -> int:
+        found = re.compile(r"\S+").match(self.source.text, start)
+        return found.end() if found else start + 1
+
+    def _alias(self, event: Any, start: int, depth: int) -> tuple[Any, Place]:
+        end = self.base + event.end_mark.index
+        self.aliases += 1
+        if self.aliases > MAX_ALIASES:
+            raise self._stop(f"the file has more than {MAX_ALIASES:,} aliases", start)
+        known = self.anchors.get(event.anchor)
+        if known is None or event.anchor in self.open:
+            self.nodes += 1
+            if event.anchor in self.open:
+                self._add(
+                    "TR007", f"the alias '*{event.anchor}' lies inside the value it stands for", start, end
+                )
+            else:
+                self._add("TR007", f"there is no anchor '&{event.anchor}' before this alias", start, end)
+            return None, Place(start, end)
+        data, place = known
+        self.nodes += place.size
+        if self.nodes > MAX_NODES:
+            raise self._stop(f"the file has more than {MAX_NODES:,} values, aliases expanded", start)
+        if depth + place.height - 1 > MAX_DEPTH:
+            raise self._stop(f"values are nested more than {MAX_DEPTH} deep, aliases expanded", start)
+        return data, Place(start, end, place.style, place.children, place.keys, place.size, place.height)
+
+    def _scalar(self, event: Any, start: int) -> tuple[Any, Place]:
+        # The two parsers name the plain style differently: '' and None.
+        style: str = event.style or ""
+        place = Place(self._value_start(event, start), self.base + event.end_mark.index, style)
+        text: str = event.value
+        try:
+            return (plain(text) if event.implicit[0] and not style else checked(text)), place
+        except BadScalar as bad:
+            self._add("TR009", str(bad), start, place.end, "quote it if text is meant" if not style else None)
+            return "", place
+
+    def _value_start(self, event: Any, start: int) -> int:
+        """Step over the anchor or tag that the parser counts as part of a scalar."""
+        if event.anchor is None and event.tag is None:
+            return start
+        at = start
+        while at < len(self.source.text) and self.source.text[at] in "&!":
+            at = self._token_end(at)
+            at += len(self.source.text[at:]) - len(self.source.text[at:].lstrip(" \t"))
+        return min(at, self.base + event.end_mark.index)
+
+    def _sequence(self, start: int, depth: int) -> tuple[list[Any], Place]:
+        items: list[Any] = []
+        children: dict[str | int, Place] = {}
+        size, height = 1, 1
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            self.path.append(len(items))
+            value, place = self._node(event, depth + 1, "-")
+            self.path.pop()
+            children[len(items)] = place
+            items.append(value)
+            size += place.size
+            height = max(height, place.height + 1)
+        end = self.base + event.end_mark.index
+        return items, Place(start, end, "", children, {}, size, height)
+
+    def _mapping(self, opening: Any, start: int, depth: int, label: str) -> tuple[Any, Place]:
+        out: dict[str, Any] = {}
+        children: dict[str | int, Place] = {}
+        keys: dict[str | int, tuple[int, int]] = {}
+        size, height = 1, 1
+        braces = False
+        before = len(self.problems)
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key_start = self.base + event.start_mark.index
+            if _is_brace(opening, event) and key_start == start + 1:
+                braces = True
+            key, key_place = self._key(event, key_start, depth)
+            value_event = next(self.events)
+            self.path.append(key or "")
+            value, place = self._node(value_event, depth + 1, f"{key}:" if key else "")
+            self.path.pop()
+            size += place.size + key_place.size
+            height = max(height, place.height + 1)
+            if key is None:
+                continue
+            if key in out:
+                first = self.source.position(keys[key][0])[0]
+                said = f"'{_shown(key)}' is written twice"
+                self._add("TR004", said, key_place.start, key_place.end, f"the first one is on line {first}")
+                continue
+            out[key], children[key], keys[key] = value, place, (key_place.start, key_place.end)
+        end = self.base + event.end_mark.index
+        if braces:
+            del self.problems[before:]
+            raw = self.source.text[start:end]
+            self._unquoted(label, raw.splitlines()[0] if raw else raw, start, start + 1)
+            return raw, Place(start, end, "", {}, {}, size, 1)
+        return out, Place(start, end, "", children, keys, size, height)
+
+    def _key(self, event: Any, start: int, depth: int) -> tuple[str | None, Place]:
+        """Read a key; None stands for one that cannot be kept."""
+        value, place = self._node(event, depth + 1)
+        if isinstance(event, yaml.AliasEvent):
+            if isinstance(value, str):
+                return value, place
+            self._add("TR008", "a key must be text", start, place.end)
+            return None, place
+        if not isinstance(event, yaml.ScalarEvent):
+            self._add("TR008", "a key must be text", start, start + 1)
+            return None, place
+        raw = str(event.value)
+        if raw == "<<" and not event.style:
+            hint = "YAML 1.2 has none: write the keys out, or share one whole value by an alias"
+            self._add("TR006", "merge keys are not allowed", place.start, place.end, hint)
+            return None, place
+        if not isinstance(value, str) and not (self.path and self.path[-1] == "cases"):
+            hint = f"quote it: '{_shown(raw)}'" if raw else "write the key before the ':'"
+            self._add("TR008", "a key must be text", place.start, place.end, hint)
+            return None, place
+        return raw, place
+
+
+def _is_brace(opening: Any, key: Any) -> bool:
+    return bool(opening.flow_style) and isinstance(key, yaml.MappingStartEvent) and bool(key.flow_style)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"

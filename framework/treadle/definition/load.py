@@ -1,0 +1,370 @@
+"""Load documents: text in, records and every problem out.
+
+The stages: YAML to plain data with places, the dialect's adapter, the record, then what records cannot say
+(names, references, contradictions). Nothing here runs what a document names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from treadle.definition import dialects
+from treadle.definition.composer import MAX_BYTES, compose
+from treadle.definition.document import Document, Findings, Loaded, Source, Tree, listed, suggest
+from treadle.definition.native import Setting, Texts, read_agent
+from treadle.definition.project import read_project
+from treadle.errors import ConfigurationError, NotFound, Problem
+from treadle.objects.agent import AgentSpec
+from treadle.objects.project import ProjectSpec
+
+__all__ = [
+    "PROJECT_FILE",
+    "Document",
+    "Loaded",
+    "Source",
+    "find_agent",
+    "find_project",
+    "load",
+    "load_project",
+    "load_text",
+    "read",
+    "split_target",
+]
+
+PROJECT_FILE = "treadle.yaml"
+
+_KINDS = ("agent", "project", "workflow")
+_SEVERITY = {"error": 0, "warning": 1, "note": 2}
+_NAME_LINE = re.compile(
+    r"^name:[ \t]+(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"][^#\n]*?))[ \t]*(?:#.*)?$", re.MULTILINE
+)
+_KIND_LINE = re.compile(r"^kind:[ \t]+['\"]?(\w+)", re.MULTILINE)
+_SEPARATOR = re.compile(r"^---(?:\s|$)", re.MULTILINE)
+_ENDINGS = (".yaml", ".yml")
+
+
+def read(path: Path, *, root: Path | None = None) -> Source:
+    """Give the text of a file.
+
+    Errors: ConfigurationError when it cannot be read, is larger than 1 MiB or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as f:
+            raw = f.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ConfigurationError("there is no such file", code="TR001") from error
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"the file cannot be read: {said}", code="TR001") from error
+    if len(raw) > MAX_BYTES:
+        raise ConfigurationError("the file is larger than 1 MiB", code="TR003")
+    try:
+        return Source(str(path), raw.decode("utf-8-sig"), root)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            f"the file is not UTF-8 text: line {line}", code="TR001", hint="save it as UTF-8"
+        ) from error
+
+
+def load(
+    paths: Sequence[Path],
+    *,
+    project: ProjectSpec | None = None,
+    root: Path | None = None,
+    dialect: str | None = None,
+) -> Loaded:
+    """Load files: every sound document, and every problem of all of them in order of place.
+
+    A project document among the files sets the rules for the others when no `project` is given. `root` is the
+    folder that file references may not leave (default: the project's folder, else the document's own).
+    `dialect` decides how documents are read that do not say so themselves.
+    """
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    for path in dict.fromkeys(paths):
+        try:
+            sources.append(read(path, root=root))
+        except ConfigurationError as error:
+            problems.append(
+                Problem(code=error.error_code, message=error.message, file=str(path), hint=error.hint)
+            )
+    return _load(sources, problems, project=project, dialect=dialect)
+
+
+def load_text(
+    text: str,
+    *,
+    name: str = "<text>",
+    project: ProjectSpec | None = None,
+    root: Path | None = None,
+    dialect: str | None = None,
+) -> Loaded:
+    """Load one text as `load` loads a file; its file references start at `root` (default: where we are)."""
+    source = Source(name, text.removeprefix("\ufeff"), root)
+    return _load([source], [], project=project, dialect=dialect)
+
+
+def _load(
+    sources: Sequence[Source], problems: list[Problem], *, project: ProjectSpec | None, dialect: str | None
+) -> Loaded:
+    if dialect is not None and dialect not in dialects.NAMES:
+        hint = suggest(dialect, list(dialects.NAMES))
+        raise ConfigurationError(f"'{dialect}' is not a dialect", hint=hint, code="TR107")
+    texts = Texts()
+    documents: list[Document] = []
+    trees = [(s, t) for s in sources for t in _compose(s, problems)]
+    trees.sort(key=lambda pair: not _is_project(pair[1]))
+    for source, tree in trees:
+        document = _document(source, tree, problems, project=project, dialect=dialect, texts=texts)
+        if document is None:
+            continue
+        documents.append(document)
+        if project is None and isinstance(document.spec, ProjectSpec):
+            project = document.spec
+    _twice(documents, problems)
+    order = {s.path: n for n, s in enumerate(sources)}
+    documents.sort(key=lambda d: (order[d.path], d.line))
+    return Loaded(
+        documents=tuple(documents),
+        problems=tuple(sorted(dict.fromkeys(problems), key=_place)),
+        sources={**texts.sources, **{s.path: s for s in sources}},
+    )
+
+
+def _place(problem: Problem) -> tuple[object, ...]:
+    return (
+        problem.file or "",
+        problem.line or 0,
+        problem.column or 0,
+        _SEVERITY[problem.severity],
+        problem.code,
+        problem.message,
+    )
+
+
+def _compose(source: Source, problems: list[Problem]) -> list[Tree]:
+    trees, found = compose(source)
+    problems.extend(found)
+    kept = [t for t in trees if t.data is not None]
+    if not kept and not found:
+        problems.append(
+            source.problem("TR010", "the file is empty", start=0, hint="begin with: version: 1.0.0")
+        )
+    return kept
+
+
+def _is_project(tree: Tree) -> bool:
+    return isinstance(tree.data, dict) and tree.data.get("kind") == "project"
+
+
+def _document(
+    source: Source,
+    tree: Tree,
+    problems: list[Problem],
+    *,
+    project: ProjectSpec | None,
+    dialect: str | None,
+    texts: Texts,
+) -> Document | None:
+    findings = Findings(source, tree.place)
+    broken = _has_error_inside(problems, source, tree)
+    try:
+        spec, named = _spec(source, tree, findings, project=project, dialect=dialect, texts=texts)
+    except RecursionError:  # pragma: no cover - the composer bounds the depth
+        findings.add("TR003", "values are nested too deep", ())
+        spec, named = None, None
+    problems.extend(findings.problems)
+    if spec is None or broken:
+        return None
+    return Document(
+        kind="project" if isinstance(spec, ProjectSpec) else "agent",
+        spec=spec,
+        name=spec.name,
+        path=source.path,
+        root=_setting(source, project).root,
+        dialect=named,
+        line=source.position(tree.place.start)[0],
+    )
+
+
+def _has_error_inside(problems: Iterable[Problem], source: Source, tree: Tree) -> bool:
+    first, last = source.position(tree.place.start)[0], source.position(tree.place.end)[0]
+    return any(
+        p.file == source.path and p.severity == "error" and first <= (p.line or first) <= last
+        for p in problems
+    )
+
+
+def _setting(source: Source, project: ProjectSpec | None, dialect: str | None = None) -> Setting:
+    path = Path(source.path)
+    is_file = path.suffix in _ENDINGS or path.is_file()
+    folder = path.resolve().parent if is_file else (source.root or Path.cwd())
+    root = source.root
+    if root is None:
+        found = find_project(folder)
+        root = found.parent if found else folder
+    return Setting(folder=folder, root=root, project=project, dialect=dialect)
+
+
+def _spec(
+    source: Source,
+    tree: Tree,
+    findings: Findings,
+    *,
+    project: ProjectSpec | None,
+    dialect: str | None,
+    texts: Texts,
+) -> tuple[AgentSpec | ProjectSpec | None, str | None]:
+    data: Any = tree.data
+    if not isinstance(data, dict):
+        findings.add(
+            "TR010", "a document must be a mapping", (), at="parent", hint="begin with: version: 1.0.0"
+        )
+        return None, None
+    reading = dialects.recognise(data, findings, wanted=dialect)
+    if reading is None:
+        return None, None
+    if reading.adapt is None:
+        return _native(data, findings, _setting(source, project), texts), None
+    findings.add("TR202", f"reads as: {reading.title}", (), at="parent", severity="note")
+    adapted = reading.adapt(data, findings)
+    findings.moves.update(adapted.moves)
+    setting = _setting(source, project, reading.name)
+    spec = read_agent(adapted.data, findings, setting=setting, texts=texts)
+    return spec, reading.name
+
+
+def _native(
+    data: Mapping[str, Any], findings: Findings, setting: Setting, texts: Texts
+) -> AgentSpec | ProjectSpec | None:
+    kind = data.get("kind")
+    if "kind" not in data:
+        hint = "write kind: agent, project or workflow"
+        findings.add("TR101", "missing field 'kind'", (), at="parent", hint=hint)
+    elif not isinstance(kind, str):
+        findings.add(
+            "TR102", "kind must be a string", ("kind",), hint="write kind: agent, project or workflow"
+        )
+        return None
+    if kind in ("agent", "prompt") or "kind" not in data:
+        return read_agent(data, findings, setting=setting, texts=texts)
+    if kind == "project":
+        return read_project(data, findings, setting=setting)
+    if kind == "workflow":
+        said = "workflows are known to the format but not built yet"
+        findings.add("TR302", said, ("kind",), hint="declare an agent for now")
+        return None
+    findings.add(
+        "TR105", f"'{kind[:60]}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)
+    )
+    return None
+
+
+def _twice(documents: Sequence[Document], problems: list[Problem]) -> None:
+    """Report documents of one kind and name; across files too, since a project is one space of names."""
+    seen: dict[tuple[str, str], Document] = {}
+    for document in sorted(documents, key=lambda d: (d.path, d.line)):
+        if document.name is None:
+            continue
+        first = seen.setdefault((document.kind, document.name), document)
+        if first is not document:
+            problems.append(
+                Problem(
+                    code="TR211",
+                    message=f"two {document.kind}s are called '{document.name}'",
+                    file=document.path,
+                    line=document.line,
+                    column=1,
+                    end_column=2,
+                    hint=f"the first one is {first.path}:{first.line}",
+                )
+            )
+
+
+def find_project(start: Path) -> Path | None:
+    """Give the project file of a folder or file: the nearest `treadle.yaml` above it."""
+    here = start.resolve()
+    for folder in (here, *here.parents):
+        if (folder / PROJECT_FILE).is_file():
+            return folder / PROJECT_FILE
+    return None
+
+
+def load_project(path: Path) -> tuple[ProjectSpec, Loaded]:
+    """Load a project file.
+
+    Errors: DefinitionError with its problems; ConfigurationError when the file declares no project.
+    """
+    loaded = load([path], root=path.resolve().parent)
+    loaded.raise_if_bad()
+    for document in loaded.documents:
+        if isinstance(document.spec, ProjectSpec):
+            return document.spec, loaded
+    raise ConfigurationError(f"{path} declares no project", hint="write kind: project")
+
+
+def split_target(target: str) -> tuple[str, str | None]:
+    """Split `FILE#NAME` into the file and the name of the document in it."""
+    path, mark, name = target.partition("#")
+    return path, name if mark and name else None
+
+
+def find_agent(target: str, *, project_root: Path) -> Path:
+    """Give the file that a path, or the name of an agent in the project, stands for.
+
+    Errors: NotFound when there is neither, ConfigurationError when several files declare the name.
+    """
+    path = Path(split_target(target)[0])
+    if path.suffix in _ENDINGS or len(path.parts) > 1 or path.is_file():
+        if path.is_file():
+            return path
+        raise NotFound("file", str(path), hint=_like(path))
+    names = _names(project_root)
+    found = sorted({f for n, f in names if n == target})
+    if len(found) > 1:
+        shown = listed([str(f) for f in found])
+        raise ConfigurationError(
+            f"several files declare an agent '{target}': {shown}", hint="give the file instead"
+        )
+    if found:
+        return found[0]
+    known = sorted({n for n, _ in names})
+    raise NotFound(
+        "agent", target, hint=suggest(target, known) or "run in a project's folder, or give a file"
+    )
+
+
+def _like(path: Path) -> str | None:
+    try:
+        beside = [p.name for p in path.parent.iterdir() if p.suffix in _ENDINGS]
+    except OSError:
+        return None
+    return suggest(path.name, beside)
+
+
+def _names(root: Path) -> list[tuple[str, Path]]:
+    """Give the names of agents in a project by a look at its lines: no file is loaded for this."""
+    files = [p for folder in (root, root / "agents") for e in _ENDINGS for p in sorted(folder.glob(f"*{e}"))]
+    return [(name, f) for f in files if f.name != PROJECT_FILE for name in _named_in(f)]
+
+
+def _named_in(path: Path) -> list[str]:
+    try:
+        text = read(path).text
+    except ConfigurationError:
+        return []
+    out: list[str] = []
+    for part in _SEPARATOR.split(text):
+        kind = _KIND_LINE.search(part)
+        if kind and kind[1].lower() not in ("agent", "prompt"):
+            continue
+        name = _NAME_LINE.search(part)
+        if name:
+            out.append(next(g for g in name.groups() if g is not None))
+        elif kind:
+            out.append(path.name.removesuffix(path.suffix).removesuffix(".agent"))
+    return out

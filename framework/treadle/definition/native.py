@@ -1,0 +1,591 @@
+"""The native agent document: from plain data to an `AgentSpec`, with every problem on the way.
+
+Each stage collects all it finds and later stages look at what is sound, so that one mistake hides no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from treadle.definition import references, template
+from treadle.definition.document import Findings, KeyPath, Source, nearest, shape, suggest
+from treadle.definition.json_schema import TYPES, check_schema, fits
+from treadle.definition.trial import Trial
+from treadle.definition.validation import expected, missing, validate
+from treadle.errors import ConfigurationError
+from treadle.objects.agent import AgentSpec
+from treadle.objects.project import ProjectSpec
+from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS, FunctionTool, ToolSpec, UnavailableTool
+
+RESERVED = frozenset({"run", "agent", "now"})
+"""Names that every template of an agent may use."""
+
+STAND_INS = frozenset({"offline", "scripted"})
+"""Models that answer without an endpoint, and for nothing."""
+
+MAX_INCLUDE_DEPTH = 8
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VERSION = re.compile(r"1\.\d+\.\d+")
+_INCLUDE = re.compile(r"\{%[-+]?\s*include\s+(?:'([^']*)'|\"([^\"]*)\")\s*[-+]?%\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What surrounds a document: its folder, the project's root and rules, and the dialect it came in."""
+
+    folder: Path
+    root: Path
+    project: ProjectSpec | None = None
+    dialect: str | None = None
+
+
+class Texts:
+    """The files that documents took text from, by the path that is shown."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.sources: dict[str, Source] = {}
+
+    def read(self, relative: str, setting: Setting) -> Source:
+        """Give a file that a document names.
+
+        Errors: ConfigurationError when it is away, outside the project, too large or not UTF-8.
+        """
+        path, text = references.read_inside(relative, folder=setting.folder, root=setting.root)
+        return self._keep(path, text)
+
+    def include(self, name: str, setting: Setting) -> Source:
+        """Give a file that a template includes: from the project's template folders, else beside the document.
+
+        Errors: ConfigurationError when no folder has it.
+        """
+        folders = setting.project.templates if setting.project else ()
+        for folder in folders:
+            try:
+                path, text = references.read_inside(name, folder=setting.root / folder, root=setting.root)
+            except ConfigurationError:
+                continue
+            return self._keep(path, text)
+        return self.read(name, setting)
+
+    def _keep(self, path: Path, text: str) -> Source:
+        try:
+            shown = str(path.relative_to(Path.cwd()))
+        except ValueError:
+            shown = str(path)
+        return self.sources.setdefault(shown, Source(shown, text))
+
+
+def read_agent(
+    data: Mapping[str, Any], findings: Findings, *, setting: Setting, texts: Texts
+) -> AgentSpec | None:
+    """Give the agent that plain data in the native shape declares, or None after reporting what is wrong."""
+    top = {k: v for k, v in data.items() if not k.startswith("x-")}
+    extensions = {k: v for k, v in data.items() if k.startswith("x-")}
+    check_version(top, findings)
+    top["kind"] = "agent"
+    if "extensions" in top:
+        findings.add(
+            "TR104",
+            "unknown field 'extensions'",
+            ("extensions",),
+            at="key",
+            hint="write a key that begins with x-",
+        )
+        del top["extensions"]
+    references.check(top, findings, folder=setting.folder, root=setting.root)
+    _model(top, findings)
+    names = _inputs(top, findings)
+    _instructions(top, names, findings, setting, texts)
+    _additional(top, names, findings, setting, texts)
+    _output(top, findings)
+    tools = _tools(top, findings, setting)
+    _trials(top, findings)
+    rest = {k: v for k, v in top.items() if k != "tools"}
+    spec = validate(AgentSpec, rest, findings)
+    _names(top, tools, findings)
+    _costs(top, findings, setting)
+    _thread(top, findings)
+    if spec is None or findings.has_errors:
+        return None
+    spec = _anchored(spec, setting)
+    return spec.model_copy(
+        update={"tools": tuple(t for t in tools if t is not None), "extensions": extensions}
+    )
+
+
+def check_version(top: dict[str, Any], findings: Findings) -> None:
+    """Report a version that is no text or that is not readable, and put a sound one in its place."""
+    if "version" not in top:
+        return
+    version = top["version"]
+    if not isinstance(version, str):
+        said = f"version is {'empty' if version is None else _number_text(version)}, not text"
+        findings.add("TR106", said, ("version",), hint="write: version: '1.0.0'")
+    elif not _VERSION.fullmatch(version):
+        if re.fullmatch(r"\d+\.\d+\.\d+", version):
+            said = f"version {version} of the format cannot be read here, only 1.x"
+        else:
+            said = f"'{version[:60]}' is not a version of this format"
+        findings.add("TR106", said, ("version",), hint="write: version: '1.0.0'")
+    else:
+        return
+    top["version"] = "1.0.0"
+
+
+def _number_text(value: object) -> str:
+    return (
+        f"the number {value}"
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else shape(value)
+    )
+
+
+def _model(top: dict[str, Any], findings: Findings) -> None:
+    model = top.get("model")
+    if isinstance(model, str):
+        findings.moves.setdefault(("model", "id"), findings.original(("model",)))
+        top["model"] = {"id": model}
+
+
+def _inputs(top: dict[str, Any], findings: Findings) -> frozenset[str]:
+    """Spread the short form of inputs, check their schemas, and give the names that templates may use."""
+    inputs = top.get("inputs")
+    if not isinstance(inputs, dict):
+        return RESERVED
+    spread: dict[str, Any] = {}
+    for name, declared in inputs.items():
+        path: KeyPath = ("inputs", name)
+        if name in RESERVED:
+            findings.add("TR211", f"'{name}' is taken by treadle", path, at="key", hint="choose another name")
+        elif not _IDENTIFIER.fullmatch(name):
+            said = f"templates cannot use the name '{name[:60]}'"
+            findings.add("TR103", said, path, at="key", hint="use letters, digits and '_'")
+        if isinstance(declared, str):
+            spread[name] = {"type": declared}
+            findings.moves.setdefault((*path, "type"), findings.original(path))
+        elif declared is None:
+            findings.add("TR102", f"{findings.where(path)} has no type", path, hint=f"write: {name}: string")
+            continue
+        else:
+            spread[name] = declared
+        _input(spread[name], path, findings)
+    top["inputs"] = spread
+    return RESERVED | frozenset(inputs)
+
+
+def _input(declared: Any, path: KeyPath, findings: Findings) -> None:
+    if not isinstance(declared, dict):
+        return
+    schema = {k: v for k, v in declared.items() if k not in ("required", "default")}
+    kind = schema.get("type")
+    if (
+        check_schema(schema, path, findings)
+        and "default" in declared
+        and not fits(declared["default"], schema)
+    ):
+        wanted = f"of type {kind}" if isinstance(kind, str) and kind in TYPES else "what its schema allows"
+        findings.add("TR103", f"the default of {findings.where(path)} is not {wanted}", (*path, "default"))
+
+
+def _instructions(
+    top: dict[str, Any], names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
+) -> None:
+    told = top.get("instructions")
+    path: KeyPath = ("instructions",)
+    if "instructions" not in top:
+        return
+    if isinstance(told, str):
+        findings.moves.setdefault((*path, "template"), findings.original(path))
+        top["instructions"] = {"template": _template(told, path, names, findings, setting, texts)}
+        return
+    if isinstance(told, dict) and setting.dialect is not None:
+        if isinstance(told.get("template"), str):
+            _template(told["template"], (*path, "template"), names, findings, setting, texts)
+        return
+    del top["instructions"]
+    if not isinstance(told, dict):
+        expected(path, "a string or {file: path}", told, findings)
+        return
+    fields = {k: v for k, v in told.items() if not k.startswith("x-")}
+    for key in fields:
+        if key != "file":
+            hint = suggest(key, ["file"])
+            findings.add("TR104", f"unknown field '{key}' in instructions", (*path, key), at="key", hint=hint)
+    name = fields.get("file")
+    if "file" not in fields:
+        missing("file", path, findings, hint="write: instructions: {file: path}, or the text itself")
+    elif not isinstance(name, str):
+        expected((*path, "file"), "a string", name, findings)
+    else:
+        _instructions_file(top, name, names, findings, setting, texts)
+
+
+def _instructions_file(
+    top: dict[str, Any], name: str, names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
+) -> None:
+    try:
+        source = texts.read(name, setting)
+    except ConfigurationError as error:
+        findings.add("TR115", error.message, ("instructions", "file"), hint=error.hint)
+        return
+    beside = replace(setting, folder=(setting.folder / name).resolve().parent)
+    top["instructions"] = {"template": _template_file(source, names, findings, beside, texts, ())}
+
+
+def _additional(
+    top: dict[str, Any], names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
+) -> None:
+    more = top.get("additional_instructions")
+    if isinstance(more, str):
+        path: KeyPath = ("additional_instructions",)
+        top["additional_instructions"] = _template(more, path, names, findings, setting, texts)
+
+
+def _template(
+    text: str, path: KeyPath, names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
+) -> str:
+    """Check a template of the document; give it with its includes put in."""
+    problems = template.check(text, names=names)
+    for p in problems:
+        code, said, hint = _said(p)
+        findings.add_within(code, said, path, line=p.line, column=p.column, name=p.name, hint=hint)
+    if problems or "include" not in text:
+        return text
+    wanted = {name for name, _ in template.includes(text)}
+
+    def problem(name: str, line: int, error: ConfigurationError) -> None:
+        findings.add_within("TR115", error.message, path, line=line, name=name, hint=error.hint)
+
+    return _put_in(text, wanted, names, findings, setting, texts, (), problem)
+
+
+def _template_file(
+    source: Source,
+    names: frozenset[str],
+    findings: Findings,
+    setting: Setting,
+    texts: Texts,
+    above: tuple[str, ...],
+) -> str:
+    """Check a template that stands in a file of its own; its problems carry that file's name."""
+    problems = template.check(source.text, names=names)
+    for p in problems:
+        code, said, hint = _said(p)
+        _in_file(findings, source, code, said, p.line, p.column, p.name, hint)
+    if problems or "include" not in source.text:
+        return source.text
+    wanted = {name for name, _ in template.includes(source.text)}
+
+    def problem(name: str, line: int, error: ConfigurationError) -> None:
+        _in_file(findings, source, "TR115", error.message, line, None, name, error.hint)
+
+    return _put_in(source.text, wanted, names, findings, setting, texts, (*above, source.path), problem)
+
+
+def _in_file(
+    findings: Findings,
+    source: Source,
+    code: str,
+    said: str,
+    line: int,
+    column: int | None,
+    name: str | None,
+    hint: str | None,
+) -> None:
+    start = source.starts[min(line, len(source.starts)) - 1]
+    text = source.line(line)
+    at = column - 1 if column is not None else max(text.find(name), 0) if name else 0
+    end = start + at + (len(name) if name else 1)
+    findings.problems.append(source.problem(code, said, start=start + at, end=end, hint=hint))
+
+
+def _put_in(
+    text: str,
+    wanted: set[str],
+    names: frozenset[str],
+    findings: Findings,
+    setting: Setting,
+    texts: Texts,
+    above: tuple[str, ...],
+    problem: Any,
+) -> str:
+    """Replace each include by the text it names, so that an agent's version holds all it says."""
+
+    def replaced(found: re.Match[str]) -> str:
+        name = found[1] if found[1] is not None else found[2]
+        if name not in wanted:
+            return found.group()
+        try:
+            source = texts.include(name, setting)
+            if source.path in above or len(above) >= MAX_INCLUDE_DEPTH:
+                raise ConfigurationError(
+                    f"'{name}' includes itself, or lies more than {MAX_INCLUDE_DEPTH} deep"
+                )
+        except ConfigurationError as error:
+            problem(name, text.count("\n", 0, found.start()) + 1, error)
+            return found.group()
+        return _template_file(source, names, findings, setting, texts, above)
+
+    return _INCLUDE.sub(replaced, text)
+
+
+def _said(problem: template.TemplateProblem) -> tuple[str, str, str | None]:
+    if problem.name == "env":
+        return "TR108", "prompts cannot read the environment", "declare an input"
+    return ("TR210" if problem.name else "TR112"), problem.message, problem.hint
+
+
+def _output(top: dict[str, Any], findings: Findings) -> None:
+    output = top.get("output")
+    if isinstance(output, dict) and isinstance(output.get("schema"), dict):
+        check_schema(output["schema"], ("output", "schema"), findings, is_object=True)
+
+
+def _tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[ToolSpec | None]:
+    declared = top.get("tools")
+    if "tools" not in top:
+        return []
+    if not isinstance(declared, list):
+        expected(("tools",), "a list", declared, findings)
+        return []
+    tools = [_tool(t, ("tools", n), findings, setting) for n, t in enumerate(declared)]
+    _twice(declared, findings)
+    return tools
+
+
+def _tool(declared: Any, path: KeyPath, findings: Findings, setting: Setting) -> ToolSpec | None:
+    if not isinstance(declared, dict):
+        expected(path, "a mapping", declared, findings)
+        return None
+    if setting.dialect is not None and "unavailable" in declared:
+        return _unavailable(declared, path, findings)
+    kind = declared.get("type")
+    if "type" not in declared:
+        missing("type", path, findings, hint="write: type: function")
+    elif not isinstance(kind, str):
+        expected((*path, "type"), "a string", kind, findings)
+    elif kind == "function":
+        return _function(declared, path, findings, setting)
+    elif kind in FUTURE_TOOLS:
+        said = f"tools of type '{kind}' are known to the format but not built yet"
+        findings.add("TR301", said, (*path, "type"), hint="declare a function for now")
+    elif kind in HOSTED_TOOLS:
+        said = f"tools of type '{kind}' run on the hosted service only"
+        findings.add("TR301", said, (*path, "type"), hint="declare a function that does the same")
+    else:
+        near = nearest(kind, ["function", *FUTURE_TOOLS, *HOSTED_TOOLS])
+        hint = f"did you mean '{near}'?" if near else "known: function"
+        findings.add("TR103", f"'{kind[:60]}' is not a type of tool", (*path, "type"), hint=hint)
+    return None
+
+
+def _unavailable(declared: Mapping[str, Any], path: KeyPath, findings: Findings) -> UnavailableTool | None:
+    tool = validate(UnavailableTool, declared, findings, path=path)
+    if tool is not None:
+        said = f"the tool '{tool.name or tool.type}' is declared but cannot run: {tool.unavailable}"
+        findings.add(
+            "TR301", said, (*path, "type"), severity="warning", hint="a run of this agent is refused"
+        )
+    return tool
+
+
+def _function(
+    declared: Mapping[str, Any], path: KeyPath, findings: Findings, setting: Setting
+) -> FunctionTool | None:
+    if isinstance(declared.get("parameters"), dict):
+        check_schema(declared["parameters"], (*path, "parameters"), findings, is_object=True)
+    _approval(declared.get("approval"), (*path, "approval"), findings)
+    tool = validate(FunctionTool, declared, findings, path=path)
+    if tool is None:
+        return None
+    _contradictions(tool, declared, path, findings)
+    if tool.call is not None:
+        _allowed(tool.call, (*path, "call"), findings, setting)
+    if tool.runs is None and tool.call is None:
+        said = f"the function '{tool.name}' has no call: it runs on the client's side"
+        findings.add(
+            "TR203", said, path, at="parent", severity="note", hint="a run stops and waits for its output"
+        )
+    return tool
+
+
+def _contradictions(
+    tool: FunctionTool, declared: Mapping[str, Any], path: KeyPath, findings: Findings
+) -> None:
+    if tool.is_client_side and tool.parameters is None:
+        missing(
+            "parameters", path, findings, hint="a function without call has no signature to read them from"
+        )
+    if tool.call is not None and tool.runs == "client":
+        said = "a function with a call runs here, not on the client's side"
+        findings.add("TR114", said, (*path, "runs"), hint="remove runs, or remove call")
+    if tool.is_client_side and tool.pass_:
+        said = "nothing can be passed to a function that runs on the client's side"
+        findings.add("TR114", said, (*path, "pass"), at="key", hint="remove pass, or give a call")
+    if tool.retry is not None and tool.effect == "once":
+        how = "is" if "effect" in declared else "is by default"
+        said = f"retry is not possible: the effect of '{tool.name}' {how} 'once'"
+        hint = "say effect: pure or effect: idempotent if a second call does no harm"
+        findings.add("TR114", said, (*path, "retry"), at="key", hint=hint)
+
+
+def _approval(approval: Any, path: KeyPath, findings: Findings) -> None:
+    if not isinstance(approval, dict):
+        return
+    names = frozenset({"args", "tool"})
+    when, message = approval.get("when"), approval.get("message")
+    if isinstance(when, str):
+        from treadle.definition import expression
+
+        for p in expression.check(when, names=names):
+            code = "TR210" if p.name else "TR113"
+            findings.add_within(
+                code, p.message, (*path, "when"), line=p.line, column=p.column, name=p.name, hint=p.hint
+            )
+    if isinstance(message, str):
+        for p in template.check(message, names=names):
+            code, said, hint = _said(p)
+            findings.add_within(
+                code, said, (*path, "message"), line=p.line, column=p.column, name=p.name, hint=hint
+            )
+
+
+def _allowed(call: str, path: KeyPath, findings: Findings, setting: Setting) -> None:
+    if setting.project is None:
+        return
+    module = call.partition(":")[0]
+    modules = setting.project.python.allow_modules
+    if not any(module == m or module.startswith(f"{m}.") for m in modules):
+        said = f"the module '{module}' is not on the project's allow-list"
+        first = module.partition(".")[0]
+        findings.add(
+            "TR214", said, path, hint=f"add it to treadle.yaml: python: {{allow_modules: [{first}]}}"
+        )
+
+
+def _twice(declared: Sequence[Any], findings: Findings) -> None:
+    seen: dict[str, int] = {}
+    for n, tool in enumerate(declared):
+        name = tool.get("name") if isinstance(tool, dict) else None
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            line = findings.line_of(("tools", seen[name], "name"))
+            said = f"two tools are called '{name}'"
+            findings.add("TR211", said, ("tools", n, "name"), hint=f"the first one is on line {line}")
+        else:
+            seen[name] = n
+
+
+def _names(top: Mapping[str, Any], tools: Sequence[ToolSpec | None], findings: Findings) -> None:
+    """Check the names of tools that other fields use."""
+    if any(t is None for t in tools):
+        return
+    known = [t.name for t in tools if t is not None and t.name]
+    choice = top.get("tool_choice")
+    if isinstance(choice, str) and choice and choice not in ("auto", "none", "required", *known):
+        hint = suggest(choice, ["auto", "none", "required", *known])
+        findings.add("TR212", f"there is no tool '{choice[:64]}'", ("tool_choice",), hint=hint)
+    approval = top.get("approval")
+    for when in ("always", "never"):
+        named = approval.get(when) if isinstance(approval, dict) else None
+        for n, name in enumerate(named if isinstance(named, list) else ()):
+            if isinstance(name, str) and name not in known:
+                path: KeyPath = ("approval", when, n)
+                findings.add("TR212", f"there is no tool '{name[:64]}'", path, hint=suggest(name, known))
+
+
+def _costs(top: Mapping[str, Any], findings: Findings, setting: Setting) -> None:
+    """Check what depends on the project's models and connections."""
+    model, project = top.get("model"), setting.project
+    if project is None or not isinstance(model, dict):
+        return
+    name, connection = model.get("id"), model.get("connection")
+    own = top.get("connections")
+    connections = [*project.connections, *(own if isinstance(own, dict) else ())]
+    if isinstance(connection, str) and "${" not in connection and connection not in ("default", *connections):
+        hint = suggest(connection, connections) or "declare it in treadle.yaml: connections:"
+        findings.add(
+            "TR213", f"there is no connection '{connection[:60]}'", ("model", "connection"), hint=hint
+        )
+    limits = top.get("limits")
+    cost = limits.get("max_cost_usd") if isinstance(limits, dict) else None
+    if cost is None or not isinstance(name, str) or "${" in name or name in STAND_INS:
+        return
+    entry = project.models.get(name)
+    if entry is None or (entry.price is None and entry.id not in STAND_INS):
+        said = f"a cost limit needs the price of the model '{name[:60]}'"
+        hint = f"add it to treadle.yaml: models: {{{name[:60]}: {{price: {{input: …, output: …}}}}}}"
+        findings.add("TR215", said, ("limits", "max_cost_usd"), at="key", hint=hint)
+
+
+def _thread(top: Mapping[str, Any], findings: Findings) -> None:
+    thread = top.get("thread")
+    if not isinstance(thread, dict):
+        return
+    is_last = thread.get("truncation") == "last"
+    if is_last and "keep_last" not in thread:
+        missing("keep_last", ("thread",), findings, hint="say how many messages truncation: last keeps")
+    elif not is_last and "keep_last" in thread:
+        said, hint = "keep_last does nothing without truncation: last", "write: truncation: last"
+        findings.add("TR114", said, ("thread", "keep_last"), at="key", hint=hint)
+
+
+def _trials(top: dict[str, Any], findings: Findings) -> None:
+    trials = top.get("tests")
+    if not isinstance(trials, list):
+        return
+    for n, trial in enumerate(trials):
+        if isinstance(trial, dict):
+            validate(Trial, trial, findings, path=("tests", n))
+            _assertions(trial, ("tests", n, "expect", "assert"), findings)
+
+
+def _assertions(trial: Mapping[str, Any], path: KeyPath, findings: Findings) -> None:
+    expect = trial.get("expect")
+    asserted = expect.get("assert") if isinstance(expect, dict) else None
+    if not isinstance(asserted, list):
+        return
+    from treadle.definition import expression
+
+    names = frozenset({"output", "text", "state", "steps"})
+    for n, source in enumerate(asserted):
+        if isinstance(source, str):
+            for p in expression.check(source, names=names):
+                code = "TR210" if p.name else "TR113"
+                findings.add_within(
+                    code, p.message, (*path, n), line=p.line, column=p.column, name=p.name, hint=p.hint
+                )
+
+
+def _anchored(spec: AgentSpec, setting: Setting) -> AgentSpec:
+    """Let file references start at the project's root: a stored agent has no folder."""
+    if "${file:" not in f"{spec.model.id}{spec.model.connection}{spec.connections}":
+        return spec
+    text = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for part in ("model", "connections"):
+        if part in text:
+            text[part] = anchor(text[part], setting)
+    fresh = AgentSpec.model_validate_json(_json(text))
+    return spec.model_copy(update={"model": fresh.model, "connections": fresh.connections})
+
+
+def anchor(value: Any, setting: Setting) -> Any:
+    """Give plain data whose file references start at the project's root."""
+    if isinstance(value, str):
+        return references.anchored(value, folder=setting.folder, root=setting.root)
+    if isinstance(value, dict):
+        return {k: anchor(v, setting) for k, v in value.items()}
+    return [anchor(v, setting) for v in value] if isinstance(value, list) else value
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
