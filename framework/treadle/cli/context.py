@@ -60,13 +60,16 @@ class Configuration:
         return Settings(store=self.store, tenant=self.tenant, durability=self.durability, model=self.model)
 
 
-def find_root(start: Path) -> Path | None:
-    """Give the nearest folder, from here upwards, that holds a project file; None where there is none."""
-    here = start.resolve()
-    for folder in (here, *here.parents):
-        if (folder / PROJECT_FILE).is_file():
-            return folder
-    return None
+def project_file(invocation: Invocation) -> Path | None:
+    """Give the project file of the folder that `--project` names, else the nearest one from here upwards."""
+    from pathlib import Path
+
+    from treadle.definition.load import find_project
+
+    if invocation.project is None:
+        return find_project(Path.cwd())
+    named = Path(invocation.project).resolve() / PROJECT_FILE
+    return named if named.is_file() else None
 
 
 def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = None) -> Configuration:
@@ -76,20 +79,19 @@ def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = Non
     """
     from pathlib import Path
 
-    root = Path(invocation.project).resolve() if invocation.project else find_root(Path.cwd())
-    file = root / PROJECT_FILE if root and (root / PROJECT_FILE).is_file() else None
+    file = project_file(invocation)
     project = _read_project(file) if file else None
-    root = root or Path.cwd()
+    root = file.parent if file else Path(invocation.project or ".").resolve()
 
     process = dict(os.environ if environ is None else environ)
-    dotenv = _read_dotenv(root / ".env")
-    merged = {**dotenv, **process}
+    dotenv = _read_dotenv(root)
+    merged = {**dotenv, **{name: value for name, value in process.items() if value or name not in dotenv}}
     settings = Settings.from_environment(merged)
 
     def origin(variable: str, otherwise: str = "default") -> str:
         if process.get(variable):
             return variable
-        return ".env" if dotenv.get(variable) and variable not in process else otherwise
+        return ".env" if dotenv.get(variable) else otherwise
 
     origins = {name.removeprefix("TREADLE_").lower(): origin(name) for name in VARIABLES}
     store = settings.store
@@ -97,6 +99,8 @@ def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = Non
         declared = project is not None and "store" in project.model_fields_set
         store = anchored(project.store if project else DEFAULT_STORE, root)
         origins["store"] = PROJECT_FILE if declared else "default"
+    elif origins["store"] == ".env":
+        store = anchored(store, root)
     if invocation.store is not None:
         store, origins["store"] = invocation.store, "--store"
     tenant = settings.tenant
@@ -127,17 +131,15 @@ def anchored(url: str, root: Path) -> str:
 def _read_project(file: Path) -> ProjectSpec:
     from treadle.definition.load import load_project
 
-    return load_project(file)
+    return load_project(file)[0]
 
 
-def _read_dotenv(file: Path) -> dict[str, str]:
-    if not file.is_file():
+def _read_dotenv(root: Path) -> Mapping[str, str]:
+    if not (root / ".env").is_file():
         return {}
-    from dotenv import dotenv_values
+    from treadle.definition.references import read_dotenv
 
-    return {
-        name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None
-    }
+    return read_dotenv(root)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> None:

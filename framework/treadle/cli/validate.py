@@ -2,57 +2,64 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
 from treadle.cli import exit as codes
 from treadle.cli.context import PROJECT_FILE, Invocation, command
 from treadle.cli.output import data, note, wants_colour
+from treadle.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from treadle.definition.document import Loaded
+    from treadle.definition.document import Document, Loaded
 
 DOCUMENTS = ("*.agent.yaml", "*.agent.yml", PROJECT_FILE)
 """What is looked for in a folder; a file that is named outright may be called anything."""
 
+FORMATS = ("text", "json", "github", "sarif")
+
+UNRESOLVED = "TR303"
+"""What a document names cannot be found on this machine."""
+
 
 @command(name="validate")
-@click.argument("files", nargs=-1, required=True, metavar="FILES…|DIR", type=click.Path(exists=True))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "github", "sarif"]),
-    default="text",
-    show_default=True,
-)
+@click.argument("names", nargs=-1, required=True, metavar="FILES…|DIR", type=click.Path(exists=True))
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--resolve", is_flag=True, help="Also import what `call` names and look up every reference.")
 @click.option("--dialect", metavar="NAME", help="Read as this dialect where a document fits several.")
 @click.pass_obj
 def validate(
-    invocation: Invocation, *, files: tuple[str, ...], form: str, resolve: bool, dialect: str | None
+    invocation: Invocation,
+    *,
+    names: tuple[str, ...],
+    form: Literal["text", "json", "github", "sarif"],
+    resolve: bool,
+    dialect: str | None,
 ) -> int:
     """Check documents and report every problem with its file, line and column.
 
-    Exits with 3 when there is an error; warnings and notes alone exit with 0.
+    The project file of the first document is checked with them. Exits with 3 when there is an error; warnings
+    and notes alone exit with 0.
     """
-    from treadle.definition import report
     from treadle.definition.load import load
+    from treadle.definition.report import render
 
-    paths = list(_expand(files))
-    loaded = load(paths, project=_project(invocation), dialect=dialect)
-    problems = list(loaded.problems)
-    rendered = report.render(
-        problems, loaded.sources, fmt=form, colour=wants_colour(sys.stdout)
-    )
+    files = list(_expand(names))
+    project = _project_file(invocation, files[0])
+    asked = {file.resolve() for file in files}
+    loaded = load([*([project] if project and project not in asked else []), *files], dialect=dialect)
+    problems = [*loaded.problems, *(unresolved(loaded) if resolve else ())]
+    rendered = render(problems, loaded.sources, fmt=form, colour=wants_colour(sys.stdout))
     if rendered:
         data(rendered, end="" if rendered.endswith("\n") else "\n")
-    _say_dialects(loaded)
-    note(summary(len(paths), [problem.severity for problem in problems]))
+    note(summary(len(files), [problem.severity for problem in problems]))
     return codes.DEFINITION if any(problem.severity == "error" for problem in problems) else codes.OK
 
 
@@ -61,6 +68,59 @@ def summary(files: int, severities: Sequence[str]) -> str:
     counts = Counter(severities)
     found = [_plural(counts[s], s) for s in ("error", "warning", "note") if counts[s]]
     return f"{_plural(files, 'file')}: {', '.join(found) or 'no problems'}"
+
+
+def unresolved(loaded: Loaded) -> Iterator[Problem]:
+    """Give a problem for each callable that cannot be imported and each reference that stands for nothing.
+
+    Hazard: this imports the modules that the documents name, as a run would.
+    """
+    for document in loaded.documents:
+        source = loaded.sources[document.path]
+        for text, attempt in (*_references(document), *_callables(document, loaded)):
+            try:
+                attempt()
+            except ConfigurationError as e:
+                start = max(source.text.find(text), 0)
+                yield source.problem(UNRESOLVED, e.message, start=start, end=start + len(text), hint=e.hint)
+
+
+def _references(document: Document) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Give each text with references, with the call that looks them up."""
+    from treadle.definition.references import resolve
+    from treadle.objects.agent import AgentSpec
+
+    spec = document.spec
+    texts = [text for connection in spec.connections.values() for text in _strings(connection.model_dump())]
+    if isinstance(spec, AgentSpec):
+        texts += [spec.model.id, spec.model.connection or ""]
+    for text in dict.fromkeys(texts):
+        if "${" in text:
+            yield text, partial(resolve, text, environ=os.environ, root=document.root)
+
+
+def _callables(document: Document, loaded: Loaded) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Give what each tool calls, with the call that imports it."""
+    from treadle.objects.agent import AgentSpec
+    from treadle.objects.project import ProjectSpec
+    from treadle.tools.base import Binding
+    from treadle.tools.function import bind
+
+    if not isinstance(document.spec, AgentSpec):
+        return
+    allowed = next((d.spec.python.allow_modules for d in loaded.documents if isinstance(d.spec, ProjectSpec)), ())
+    binding = Binding(root=document.root, allow_modules=allowed)
+    for tool in document.spec.functions.values():
+        if tool.call:
+            yield tool.call, partial(bind, tool, binding)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for below in cast("Mapping[str, object]", value).values():
+            yield from _strings(below)
 
 
 def _plural(number: int, noun: str) -> str:
@@ -73,9 +133,7 @@ def _expand(names: Sequence[str]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
-        found = sorted(
-            f for pattern in DOCUMENTS for f in path.rglob(pattern) if not _is_hidden(f.relative_to(path))
-        )
+        found = sorted(f for pattern in DOCUMENTS for f in path.rglob(pattern) if not _is_hidden(f.relative_to(path)))
         if not found:
             raise click.UsageError(f"{name} holds no document; one is called {' or '.join(DOCUMENTS)}")
         yield from found
@@ -85,11 +143,8 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _say_dialects(loaded: Loaded) -> None:
-    for document in loaded.documents:
-        if document.dialect is not None:
-            note(f"{document.path}:{document.line} reads as: {document.dialect}")
+def _project_file(invocation: Invocation, first: Path) -> Path | None:
+    """Give the project file whose rules hold: the named folder's, else the nearest one above the first file."""
+    from treadle.definition.load import find_project
 
-
-def _project(invocation: Invocation) -> Path | None:
-    return Path(invocation.project) / PROJECT_FILE if invocation.project else None
+    return find_project(Path(invocation.project) if invocation.project else first.resolve().parent)

@@ -96,7 +96,9 @@ def outdated() -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check or write, as the arguments say, and give the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m treadle.testing.generate", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m treadle.testing.generate", description=__doc__.partition("\n")[0]
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="name what differs; exit with 1")
     what.add_argument("--write", action="store_true", help="bring everything up to date")
