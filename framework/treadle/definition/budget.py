@@ -69,7 +69,7 @@ class Budget:
     def make(self, chars: int) -> None:
         """Pay for a text that is about to be made."""
         if chars > MAX_TEXT_CHARS:
-            msg = f"a text of {chars:,} characters is too long: the limit is {MAX_TEXT_CHARS:,}"
+            msg = f"this makes a text that is too long: the limit is {MAX_TEXT_CHARS:,} characters"
             raise SecurityError(msg)
         self._chars -= chars
         if self._chars < 0:
@@ -112,6 +112,7 @@ class Budget:
             self.spend(2 * len(inner) + 1)
             stack.extend((child, depth + 1) for child in inner)
             if type(item) is dict:
+                self.spend(4 * len(inner))
                 chars += sum(map(len, cast("dict[str, object]", item)))
         self.spend(1 + chars // _CHARS_PER_UNIT)
         return cells, chars, deepest

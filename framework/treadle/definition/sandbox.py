@@ -58,6 +58,7 @@ _LOOP_COUNTERS = frozenset(
     ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "previtem", "nextitem")
 )
 _OPENS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+_CHARACTER = re.compile(r"unexpected char (.+) at (\d+)", re.DOTALL)
 _RESERVED = frozenset(("self", "caller", "varargs", "kwargs", "super"))
 
 _EXPRESSION_NODES: frozenset[type[nodes.Node]] = frozenset(
@@ -114,7 +115,7 @@ _FORBIDDEN: dict[type[nodes.Node], tuple[str, str | None]] = {
     nodes.Import: ("templates cannot import", "include a text instead"),
     nodes.FromImport: ("templates cannot import", "include a text instead"),
     nodes.NSRef: ("only plain names can be set", None),
-    nodes.ScopedEvalContextModifier: ("nothing is escaped here, so autoescape cannot be set", None),
+    nodes.Scope: ("nothing is escaped here, so autoescape cannot be set", None),
 }
 
 _METHOD_HINTS = {
@@ -397,22 +398,32 @@ def _read(source: str, kind: Kind) -> _Reading:
         tree = _parse(source, kind)
         tree.set_environment(_environment())
     except TemplateSyntaxError as error:
-        raise _Unsound(_syntax_problem(error, kind)) from error
+        raise _Unsound(_syntax_problem(error, source, kind)) from error
     except RecursionError as error:
-        raise _Unsound(TemplateProblem(message=f"this {kind} is nested too deeply")) from error
+        raise _Unsound(
+            TemplateProblem(message=f"this {kind} is nested too deeply", hint="split it")
+        ) from error
     except ValueError as error:
         raise _Unsound(TemplateProblem(message=f"this {kind} cannot be read: {error}")) from error
     return _Reading(tree, tokens, _bound_tree(tree, kind))
 
 
-def _syntax_problem(error: TemplateSyntaxError, kind: Kind) -> TemplateProblem:
+def _syntax_problem(error: TemplateSyntaxError, source: str, kind: Kind) -> TemplateProblem:
     message = (error.message or "syntax error").rstrip(".")
+    column = None
+    place = _CHARACTER.fullmatch(message)
+    if place is not None:
+        message = f"unexpected character {place[1]}"
+        offset = int(place[2])
+        column = offset - (source.rfind("\n", 0, offset) + 1) + 1
     hint = None
     if "unknown tag" in message:
         hint = "tags are if, for, set, with, include and raw"
-    elif kind == "expression" and ("char '$'" in message or "'{'" in message):
-        hint = "an expression is bare: write names without $ and braces"
-    return TemplateProblem(message=message[:1].lower() + message[1:], line=max(error.lineno, 1), hint=hint)
+    elif kind == "expression" and any(mark in source for mark in ("{{", "{%", "${")):
+        hint = "an expression is bare: write it without braces"
+    return TemplateProblem(
+        message=message[:1].lower() + message[1:], line=max(error.lineno, 1), column=column, hint=hint
+    )
 
 
 def _bound_tree(tree: nodes.Template, kind: Kind) -> int:
@@ -714,7 +725,7 @@ def _compiled(reading: _Reading, kind: Kind) -> Program:
     try:
         code: CodeType = environment.compile(tree)
     except TemplateSyntaxError as error:
-        raise _Unsound(_syntax_problem(error, kind)) from error
+        raise _Unsound(_syntax_problem(error, "", kind)) from error
     except (SyntaxError, RecursionError, MemoryError, ValueError) as error:
         raise _Unsound(TemplateProblem(message=f"this {kind} is too deep or too large to compile")) from error
     return Program(Template.from_code(environment, code, {}), reading.size, names)
