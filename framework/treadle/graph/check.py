@@ -2,7 +2,7 @@
 
 Every check looks at the whole graph and tells all it finds; problems come in the order of the declaration.
 
-    TR220 no way leads to the node          TR226 a reserved or unusable id
+    TR220 no way leads to the node          TR226 a reserved or unusable name
     TR221 no way leads from it to END       TR227 nothing follows START
     TR222 a cycle that nothing bounds       TR228 several edges for one label
     TR223 an edge names an unknown node     TR229 a label that leads nowhere
@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias, cast, get_args
 
 from treadle.errors import Problem
 from treadle.graph.nodes import END, START, Edge, Node, StepGraph
@@ -63,8 +63,16 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str | None:
     return f"did you mean '{close[0]}'?" if close else None
 
 
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable()
+
+
 def _node_problems(graph: StepGraph) -> Iterator[Problem]:
     kinds = get_args(StepKind)
+    if not _is_name(graph.name):
+        yield _problem(
+            "TR226", f"{graph.name!r} cannot be the name of a graph", node=None, hint="give it a name"
+        )
     seen: set[str] = set()
     for node in graph.nodes:
         if node.id in seen:
@@ -116,7 +124,7 @@ def _not_json(node: Node) -> str | None:
     if not node.params:
         return None
     try:
-        json.dumps(node.params, sort_keys=True, allow_nan=False)
+        json.dumps(node.params, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as e:
         return str(e)
     return None
@@ -134,6 +142,13 @@ def _edge_problems(graph: StepGraph) -> Iterator[Problem]:
                     node=end,
                     hint=_did_you_mean(end, known),
                 )
+        if edge.when is not None and not _is_name(edge.when):
+            yield _problem(
+                "TR226",
+                f"{edge.when!r} cannot be the label of an edge",
+                node=edge.source,
+                hint="write printable characters on one line",
+            )
         if edge.target == START:
             yield _problem("TR226", f"the edge {_arrow(edge)} leads back to START", node=edge.source)
         if edge.source == END:
@@ -287,8 +302,8 @@ def _components(shape: Shape, place: Mapping[str, int]) -> list[list[str]]:
 def _cycle(shape: Shape, id_: str) -> list[str]:
     import networkx as nx
 
-    edges: list[tuple[str, str]] = nx.find_cycle(shape, id_)  # pyright: ignore[reportUnknownMemberType] - unstubbed
-    return [source for source, _ in edges]
+    found = nx.find_cycle(shape, id_)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - unstubbed
+    return [source for source, _ in cast("list[tuple[str, str]]", found)]
 
 
 def _list(ids: list[str]) -> str:

@@ -266,12 +266,15 @@ def _place(items: Sequence[_Item], rows: Sequence[Sequence[int]]) -> None:
         _pool(items, row, [0.0] * len(row))
     for sides in ("up", "down", "up", "both", "both"):
         for row in reversed(rows) if sides == "down" else rows:
-            want: list[float] = []
-            for id_ in row:
-                item = items[id_]
-                near = item.up if sides == "up" else item.down if sides == "down" else item.up + item.down
-                want.append(_mean([items[n].x for n in near], item.x))
+            want = [_wish(items, items[id_], sides) for id_ in row]
             _pool(items, row, want)
+
+
+def _wish(items: Sequence[_Item], item: _Item, sides: str) -> float:
+    """Give the mean place of an item's neighbours; a bend follows its own edge's other bends, to be straight."""
+    near = [items[n] for n in (*(item.up if sides != "down" else ()), *(item.down if sides != "up" else ()))]
+    bends = [n.x for n in near if n.is_bend] if item.is_bend else []
+    return _mean(bends or [n.x for n in near], item.x)
 
 
 def _pool(items: Sequence[_Item], row: Sequence[int], want: Sequence[float]) -> None:

@@ -57,7 +57,7 @@ _MERMAID_SHAPES: Mapping[Shape, tuple[str, str]] = {
 _MERMAID_SPECIAL = re.compile(r"[^\w .,:()=+*/?!%'·→×≤-]")
 _MERMAID_WORDS = frozenset(
     {"end", "graph", "flowchart", "subgraph", "style", "class", "classdef", "click", "linkstyle", "default"}
-    | {"direction", "call", "href"}
+    | {"direction", "call", "href", "interpolate"}
 )
 
 
