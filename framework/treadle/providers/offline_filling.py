@@ -82,27 +82,29 @@ class Slot(NamedTuple):
     described: list[str]
     is_required: bool
     root: Schema
+    depth: int = 0
 
 
-def slots(schema: Schema, root: Schema | None = None) -> list[Slot]:
+def slots(schema: Schema, root: Schema | None = None, *, depth: int = 0) -> list[Slot]:
     """Give what an object's schema asks for, required properties first."""
     root = schema if root is None else root
     required = as_list(schema.get("required")) or []
-    found = [slot(name, part, root, is_required=name in required) for name, part in _properties(schema)]
+    found = [slot(n, part, root, is_required=n in required, depth=depth) for n, part in _properties(schema)]
     return sorted(found, key=lambda s: not s.is_required)
 
 
-def slot(name: str, schema: object, root: Schema, *, is_required: bool = True) -> Slot:
+def slot(name: str, schema: object, root: Schema, *, is_required: bool = True, depth: int = 0) -> Slot:
     """Give one thing that wants a value."""
     resolved = resolve(schema, root)
     described = stems(f"{resolved.get('title', '')} {resolved.get('description', '')}")
-    return Slot(name, resolved, name_stems(name), described, is_required, root)
+    return Slot(name, resolved, name_stems(name), described, is_required, root, depth)
 
 
 def _properties(schema: Schema) -> Iterable[tuple[str, object]]:
     return (as_mapping(schema.get("properties")) or {}).items()
 
 
+_MAX_DEPTH = 3
 _ORIGIN = frozenset(("from", "origin", "sourc", "start", "departur", "sender"))
 _TARGET = frozenset(("to", "destination", "dest", "target", "recipient", "arrival", "receiver"))
 _PLACE = frozenset(
@@ -276,18 +278,13 @@ def _array_candidates(want: Slot, reading: Reading, tool_words: Sequence[str]) -
     items = resolve(want.schema.get("items"), want.root)
     if named := _named_list(want, reading, items):
         return [named]
-    inner = want._replace(schema=items)
+    inner = want._replace(schema=items, depth=want.depth + 1)
     found = candidates(inner, reading, tool_words=tool_words)
-    if (
-        kind_of(items) in {"integer", "number", "string"}
-        and "enum" not in items
-        and kind_of(items) != "string"
-    ):
-        found = [Candidate(max((c.tier for c in found), default=0), tuple(i for c in found for i in c.items))]
+    if kind_of(items) in {"integer", "number"} and found:
+        found = [Candidate(found[0].tier, tuple(i for c in found for i in c.items))]
     return [
         Candidate(c.tier, (Item([i.value for i in c.items], c.items[0].start, c.items[-1].end),))
         for c in found
-        if c.items
     ]
 
 
@@ -303,14 +300,21 @@ def _named_list(want: Slot, reading: Reading, items: Schema) -> Candidate | None
 
 
 def _object_candidates(want: Slot, reading: Reading, tool_words: Sequence[str]) -> list[Candidate]:
-    inner = slots(want.schema, want.root)
+    """Give the objects whose properties the message has; a list in the message makes several."""
+    if want.depth > _MAX_DEPTH:
+        return []
+    inner = slots(want.schema, want.root, depth=want.depth + 1)
     filled = fill(inner, reading, tool_words=tool_words)
     if not filled or any(s.is_required and s.name not in filled for s in inner):
         return []
-    items = [c.items[0] for c in filled.values()]
-    value = {name: c.items[0].value for name, c in filled.items()}
-    span = min(i.start for i in items), max(i.end for i in items)
-    return [Candidate(min(c.tier for c in filled.values()), (Item(value, *span),))]
+    first = {name: c.items[0] for name, c in filled.items()}
+    start, end = min(i.start for i in first.values()), max(i.end for i in first.values())
+    value = {name: i.value for name, i in first.items()}
+    objects = [Item(value, start, end)]
+    many = next((name for name, c in filled.items() if len(c.items) > 1), None)
+    if many is not None:
+        objects += [Item(value | {many: i.value}, i.start, i.end) for i in filled[many].items[1:]]
+    return [Candidate(min(c.tier for c in filled.values()), tuple(objects))]
 
 
 def _text_candidates(want: Slot, reading: Reading, tool_words: Sequence[str]) -> list[Candidate]:

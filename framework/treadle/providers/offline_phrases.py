@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from treadle.providers.offline_filling import Slot, leaves, relation, slot
-from treadle.providers.offline_reading import is_stop, name_stems, split_name
+from treadle.providers.offline_reading import is_lead, is_stop, name_stems, split_name
 from treadle.providers.offline_schema import Json, as_list, as_mapping, is_number
 
 _LONG = 400
@@ -59,6 +59,7 @@ _READ_VERBS = frozenset(
         "load",
     )
 )
+_TOLD = (["body"], ["message"], ["text"], ["content"])
 _IDENTITY = frozenset(("id", "number", "no", "code", "key", "ref"))
 
 
@@ -139,7 +140,7 @@ def subject_of(arguments: Mapping[str, Json]) -> str:
     parts: list[str] = []
     for name, value in arguments.items():
         words = split_name(name)
-        if not isinstance(value, str) or not value or len(value) > 60:
+        if not isinstance(value, str) or not value or len(value) > 60 or words[-1:] in _TOLD:
             continue
         if value.isalpha() or " " in value or not any(w in _IDENTITY for w in words):
             parts.append(value)
@@ -167,17 +168,23 @@ def _sentence(call: Done, subject: str, *, is_derived: bool) -> str:
         return _ended(text if subject.lower() in text.lower() else f"{_upper(subject)}: {_cut(text)}")
     if as_mapping(call.value) is not None:
         return _ended(
-            f"{_upper(subject) if subject else label}: {words_of(call.value, named=list(call.arguments.values()))}"
+            f"{_upper(subject) if subject else label}: {words_of(call.value, given=call.arguments)}"
         )
     if as_list(call.value) is not None:
         return _ended(
             f"{label} ({subject}): {words_of(call.value)}" if subject else f"{label}: {words_of(call.value)}"
         )
     if subject:
-        return _ended(f"{_upper(subject)}: {label.lower()} {words_of(call.value)}")
+        what = "" if len(split_name(call.name)) == 1 and _is_verb(call.name) else f"{label.lower()} "
+        return _ended(f"{_upper(subject)}: {what}{words_of(call.value)}")
     given = [words_of(v) for v in call.arguments.values() if is_number(v)]
-    about = f" of {_joined(given)}" if given and not is_derived else ""
+    about = f"{' ' if _is_verb(call.name) else ' of '}{_joined(given)}" if given and not is_derived else ""
     return _ended(f"{label}{about}: {words_of(call.value)}")
+
+
+def _is_verb(name: str) -> bool:
+    first = split_name(name)[:1]
+    return bool(first) and (is_lead(first[0]) or first[0] in _READ_VERBS)
 
 
 def _is_bare_done(value: Json) -> bool:
@@ -205,10 +212,10 @@ def label_of(name: str) -> str:
     return _upper(" ".join(words)) if words else name
 
 
-def words_of(value: Json, *, named: Sequence[Json] = (), depth: int = 0) -> str:
-    """Put a JSON value in words; `named` are values that the sentence has already."""
+def words_of(value: Json, *, given: Mapping[str, Json] | None = None, depth: int = 0) -> str:
+    """Put a JSON value in words; `given` are the arguments, which the sentence has already."""
     if (mapping := as_mapping(value)) is not None:
-        parts = [_entry(key, part, depth) for key, part in mapping.items() if part not in named]
+        parts = [_entry(k, part, depth) for k, part in mapping.items() if not _is_given(k, part, given or {})]
         return ", ".join(parts) or "nothing more"
     if (items := as_list(value)) is not None:
         return _list(items, depth)
@@ -219,6 +226,10 @@ def words_of(value: Json, *, named: Sequence[Json] = (), depth: int = 0) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     return _cut(str(value).strip())
+
+
+def _is_given(key: str, value: Json, given: Mapping[str, Json]) -> bool:
+    return (key in given and given[key] == value) or (isinstance(value, str) and value in given.values())
 
 
 def _list(items: Sequence[Json], depth: int) -> str:

@@ -395,7 +395,7 @@ _SPOKEN = word_set(
 
 
 def is_elliptic(reading: Reading) -> bool:
-    """Tell whether a message only gives values: `and Oslo?`, `in Paris`, `1007`."""
+    """Tell whether a message only gives values: `and Oslo?`, `in Paris`, `for two people`."""
     spans = [(v.start, v.end) for group in (reading.nouns, reading.quantities, reading.dates) for v in group]
     spans += [(i.start, i.end) for i in (*reading.emails, *reading.urls)]
     words = list(rx(WORD).finditer(reading.text))
@@ -407,4 +407,4 @@ def is_elliptic(reading: Reading) -> bool:
     if rx(_OPENER).match(reading.text):
         return True
     rest = [m.group() for m in words if m not in codes and not overlaps(m.span(), spans)]
-    return all(is_stop(w) or w.lower() in TEMPORAL for w in rest)
+    return all(is_stop(w) or w.lower() in TEMPORAL or stem(w) in reading.vocabulary for w in rest)

@@ -173,11 +173,15 @@ def _array(want: Slot, known: Known, found: Sequence[Leaf], depth: int) -> list[
     items: list[Json] = (
         [i for i in listed if i is not None] if kind_of(inner.schema) not in {"object", "array"} else []
     )
-    if not items and (read := [c for c in candidates(want, known.message) if c.tier >= PLACED]):
+    least_tier = PLACED if depth else GUESSED
+    if not items and (read := [c for c in candidates(want, known.message) if c.tier >= least_tier]):
         items = list(as_list(read[0].items[0].value) or [])
     least, most = int(schema.get("minItems", 0)), schema.get("maxItems")
     while len(items) < least:
-        value = _value(inner, known, [], depth + 1) if not items else _sample(inner.schema, len(items))
+        is_scalar = kind_of(inner.schema) not in {"object", "array"}
+        value = (
+            _sample(inner.schema, len(items)) if items and is_scalar else _value(inner, known, [], depth + 1)
+        )
         items.append(_other(inner.schema, value, items) if schema.get("uniqueItems") else value)
     if schema.get("uniqueItems"):
         items = [i for n, i in enumerate(items) if i not in items[:n]]

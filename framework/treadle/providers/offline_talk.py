@@ -12,7 +12,7 @@ from treadle.providers.offline_reading import WORD, is_lead, rx, stems
 _SENTENCE = r"[^.!?\n]+(?:[.!?](?=\w)[^.!?\n]*)*[.!?]*"
 _GREETING = r"(?i)^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening|day)|greetings)\b[^?]{0,40}$"
 _THANKS = r"(?i)^\W*(?:thanks|thank you|thx|cheers)\b[^?]{0,60}$"
-_HELP = r"(?i)\b(?:what can you do|how can you help|who are you|what are you|^\W*help\W*$)"
+_HELP = r"(?i)\b(?:what can you do|(?:how )?can you help|who are you|what are you|^\W*help\W*$)"
 _ASKS = frozenset(
     [
         "what",
