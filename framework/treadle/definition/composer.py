@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from treadle.definition.document import Place, Source, Tree
-from treadle.definition.scalars import BadScalar, checked, plain
+from treadle.definition.scalars import ScalarError, checked, plain
 from treadle.errors import Problem
 
 MAX_BYTES = 1 << 20
@@ -107,7 +107,7 @@ class _Composer:
         """Read documents from `base` on; tell whether the end was reached."""
         begun = self.base
         try:
-            self.events = iter(yaml.parse(self.source.text[self.base :], Loader=self.loader))
+            self.events = _parse(self.source.text[self.base :], self.loader)
             for event in self.events:
                 if isinstance(event, yaml.DocumentStartEvent):
                     begun = self.base + event.start_mark.index
@@ -230,7 +230,7 @@ class _Composer:
         text: str = event.value
         try:
             return (plain(text) if event.implicit[0] and not style else checked(text)), place
-        except BadScalar as bad:
+        except ScalarError as bad:
             self._add("TR009", str(bad), start, place.end, "quote it if text is meant" if not style else None)
             return "", place
 
@@ -314,6 +314,11 @@ class _Composer:
             self._add("TR008", "a key must be text", place.start, place.end, hint)
             return None, place
         return raw, place
+
+
+def _parse(text: str, loader: Any) -> Iterator[Any]:
+    parse: Any = yaml.parse  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - PyYAML's stubs leave it untyped
+    return iter(parse(text, Loader=loader))
 
 
 def _is_brace(opening: Any, key: Any) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from treadle.errors import ConfigurationError, DefinitionError, NotFound, Problem, Severity
 from treadle.objects.agent import AgentSpec
@@ -322,6 +322,16 @@ class Loaded:
             if document.name == name:
                 return document
         raise NotFound("agent", name, hint=suggest(name, [d.name for d in agents if d.name]))
+
+
+def is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether a value of a document is a mapping; the composer lets only text be a key."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Tell whether a value of a document is a list."""
+    return isinstance(value, list)
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:

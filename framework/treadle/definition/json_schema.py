@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treadle.definition.document import Findings, KeyPath, listed, nearest, shape
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, nearest, shape
 
 TYPES = ("string", "number", "integer", "boolean", "array", "object", "null")
 
@@ -38,7 +38,7 @@ def check_schema(schema: Any, path: KeyPath, findings: Findings, *, is_object: b
     `is_object` asks for a schema of an object, as the parameters of a function and structured answers need it.
     """
     before = len(findings.problems)
-    if isinstance(schema, dict) and is_object and schema.get("type") != "object":
+    if is_mapping(schema) and is_object and schema.get("type") != "object":
         got = schema.get("type")
         if got is None:
             findings.add(
@@ -58,7 +58,7 @@ def check_schema(schema: Any, path: KeyPath, findings: Findings, *, is_object: b
 def _schema(schema: Any, path: KeyPath, findings: Findings) -> None:
     if isinstance(schema, bool):
         return
-    if not isinstance(schema, dict):
+    if not is_mapping(schema):
         findings.add("TR111", f"{findings.where(path)} must be a JSON Schema, not {shape(schema)}", path)
         return
     for key, value in schema.items():
@@ -77,7 +77,7 @@ def _keyword(key: str, value: Any, path: KeyPath, findings: Findings) -> None:
     elif key == "required":
         _names(value, path, findings)
     elif key == "enum":
-        if not isinstance(value, list):
+        if not is_list(value):
             findings.add("TR111", f"{findings.where(path)} must be a list of values", path)
     elif key == "pattern":
         _pattern(value, path, findings)
@@ -94,8 +94,8 @@ def _keyword(key: str, value: Any, path: KeyPath, findings: Findings) -> None:
 
 
 def _inner(key: str, value: Any, path: KeyPath, findings: Findings) -> None:
-    if key in _LISTS or (key == "items" and isinstance(value, list)):
-        if not isinstance(value, list) or not value:
+    if key in _LISTS or (key == "items" and is_list(value)):
+        if not is_list(value) or not value:
             findings.add("TR111", f"{findings.where(path)} must be a list of schemas", path)
             return
         for n, item in enumerate(value):
@@ -103,7 +103,7 @@ def _inner(key: str, value: Any, path: KeyPath, findings: Findings) -> None:
     elif key in _SCHEMAS:
         _schema(value, path, findings)
     elif key in _MAPS:
-        if not isinstance(value, dict):
+        if not is_mapping(value):
             findings.add("TR111", f"{findings.where(path)} must be a mapping of names to schemas", path)
             return
         for name, item in value.items():
@@ -111,13 +111,13 @@ def _inner(key: str, value: Any, path: KeyPath, findings: Findings) -> None:
 
 
 def _type(value: Any, path: KeyPath, findings: Findings) -> None:
-    values: Sequence[Any] = value if isinstance(value, list) else [value]
+    values: Sequence[Any] = value if is_list(value) else [value]
     if not values:
         findings.add("TR111", f"{findings.where(path)} must name a type", path)
     for n, item in enumerate(values):
         if isinstance(item, str) and item in TYPES:
             continue
-        at = (*path, n) if isinstance(value, list) else path
+        at = (*path, n) if is_list(value) else path
         if item is None:
             hint = "quote it: 'null'"
         else:
@@ -130,7 +130,7 @@ def _type(value: Any, path: KeyPath, findings: Findings) -> None:
 
 
 def _names(value: Any, path: KeyPath, findings: Findings) -> None:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+    if not is_list(value) or not all(isinstance(v, str) for v in value):
         findings.add("TR111", f"{findings.where(path)} must be a list of property names", path)
 
 
@@ -147,10 +147,10 @@ def _pattern(value: Any, path: KeyPath, findings: Findings) -> None:
 def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Tell whether a default is of the schema's type and among its values; deeper rules are left to the run."""
     enum = schema.get("enum")
-    if isinstance(enum, list) and not any(type(v) is type(value) and v == value for v in enum):
+    if is_list(enum) and not any(type(v) is type(value) and v == value for v in enum):
         return False
     named = schema.get("type")
-    names: Sequence[Any] = named if isinstance(named, list) else [named] if isinstance(named, str) else []
+    names: Sequence[Any] = named if is_list(named) else [named] if isinstance(named, str) else []
     return not names or any(_is(value, n) for n in names)
 
 
@@ -165,8 +165,8 @@ def _is(value: Any, name: Any) -> bool:
         case "number":
             return isinstance(value, int | float) and not isinstance(value, bool)
         case "array":
-            return isinstance(value, list)
+            return is_list(value)
         case "object":
-            return isinstance(value, dict)
+            return is_mapping(value)
         case _:
             return value is None

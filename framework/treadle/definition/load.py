@@ -13,9 +13,10 @@ from typing import Any
 
 from treadle.definition import dialects
 from treadle.definition.composer import MAX_BYTES, compose
-from treadle.definition.document import Document, Findings, Loaded, Source, Tree, listed, suggest
-from treadle.definition.native import Setting, Texts, read_agent
+from treadle.definition.document import Document, Findings, Loaded, Source, Tree, is_mapping, listed, suggest
+from treadle.definition.native import read_agent
 from treadle.definition.project import read_project
+from treadle.definition.prompts import Setting, Texts
 from treadle.errors import ConfigurationError, NotFound, Problem
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
@@ -158,7 +159,7 @@ def _compose(source: Source, problems: list[Problem]) -> list[Tree]:
 
 
 def _is_project(tree: Tree) -> bool:
-    return isinstance(tree.data, dict) and tree.data.get("kind") == "project"
+    return is_mapping(tree.data) and tree.data.get("kind") == "project"
 
 
 def _document(
@@ -220,7 +221,7 @@ def _spec(
     texts: Texts,
 ) -> tuple[AgentSpec | ProjectSpec | None, str | None]:
     data: Any = tree.data
-    if not isinstance(data, dict):
+    if not is_mapping(data):
         findings.add(
             "TR010", "a document must be a mapping", (), at="parent", hint="begin with: version: 1.0.0"
         )
@@ -259,7 +260,7 @@ def _native(
         findings.add("TR302", said, ("kind",), hint="declare an agent for now")
         return None
     findings.add(
-        "TR105", f"'{kind[:60]}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)
+        "TR105", f"'{str(kind)[:60]}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)
     )
     return None
 

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from treadle.definition import references, template
-from treadle.definition.document import Findings, KeyPath, Source, nearest, shape, suggest
+from treadle.definition.document import (
+    Findings,
+    KeyPath,
+    is_list,
+    is_mapping,
+    nearest,
+    shape,
+    suggest,
+)
 from treadle.definition.json_schema import TYPES, check_schema, fits
+from treadle.definition.prompts import Prompts, Setting, Texts, anchor, said_of
 from treadle.definition.trial import Trial
 from treadle.definition.validation import expected, missing, validate
-from treadle.errors import ConfigurationError
 from treadle.objects.agent import AgentSpec
-from treadle.objects.project import ProjectSpec
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS, FunctionTool, ToolSpec, UnavailableTool
 
 RESERVED = frozenset({"run", "agent", "now"})
@@ -27,58 +32,8 @@ RESERVED = frozenset({"run", "agent", "now"})
 STAND_INS = frozenset({"offline", "scripted"})
 """Models that answer without an endpoint, and for nothing."""
 
-MAX_INCLUDE_DEPTH = 8
-
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VERSION = re.compile(r"1\.\d+\.\d+")
-_INCLUDE = re.compile(r"\{%[-+]?\s*include\s+(?:'([^']*)'|\"([^\"]*)\")\s*[-+]?%\}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What surrounds a document: its folder, the project's root and rules, and the dialect it came in."""
-
-    folder: Path
-    root: Path
-    project: ProjectSpec | None = None
-    dialect: str | None = None
-
-
-class Texts:
-    """The files that documents took text from, by the path that is shown."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self.sources: dict[str, Source] = {}
-
-    def read(self, relative: str, setting: Setting) -> Source:
-        """Give a file that a document names.
-
-        Errors: ConfigurationError when it is away, outside the project, too large or not UTF-8.
-        """
-        path, text = references.read_inside(relative, folder=setting.folder, root=setting.root)
-        return self._keep(path, text)
-
-    def include(self, name: str, setting: Setting) -> Source:
-        """Give a file that a template includes: from the project's template folders, else beside the document.
-
-        Errors: ConfigurationError when no folder has it.
-        """
-        folders = setting.project.templates if setting.project else ()
-        for folder in folders:
-            try:
-                path, text = references.read_inside(name, folder=setting.root / folder, root=setting.root)
-            except ConfigurationError:
-                continue
-            return self._keep(path, text)
-        return self.read(name, setting)
-
-    def _keep(self, path: Path, text: str) -> Source:
-        try:
-            shown = str(path.relative_to(Path.cwd()))
-        except ValueError:
-            shown = str(path)
-        return self.sources.setdefault(shown, Source(shown, text))
 
 
 def read_agent(
@@ -101,8 +56,9 @@ def read_agent(
     references.check(top, findings, folder=setting.folder, root=setting.root)
     _model(top, findings)
     names = _inputs(top, findings)
-    _instructions(top, names, findings, setting, texts)
-    _additional(top, names, findings, setting, texts)
+    prompts = Prompts(names=names, findings=findings, setting=setting, texts=texts)
+    _instructions(top, prompts)
+    _additional(top, prompts)
     _output(top, findings)
     tools = _tools(top, findings, setting)
     _trials(top, findings)
@@ -156,7 +112,7 @@ def _model(top: dict[str, Any], findings: Findings) -> None:
 def _inputs(top: dict[str, Any], findings: Findings) -> frozenset[str]:
     """Spread the short form of inputs, check their schemas, and give the names that templates may use."""
     inputs = top.get("inputs")
-    if not isinstance(inputs, dict):
+    if not is_mapping(inputs):
         return RESERVED
     spread: dict[str, Any] = {}
     for name, declared in inputs.items():
@@ -180,7 +136,7 @@ def _inputs(top: dict[str, Any], findings: Findings) -> frozenset[str]:
 
 
 def _input(declared: Any, path: KeyPath, findings: Findings) -> None:
-    if not isinstance(declared, dict):
+    if not is_mapping(declared):
         return
     schema = {k: v for k, v in declared.items() if k not in ("required", "default")}
     kind = schema.get("type")
@@ -193,23 +149,21 @@ def _input(declared: Any, path: KeyPath, findings: Findings) -> None:
         findings.add("TR103", f"the default of {findings.where(path)} is not {wanted}", (*path, "default"))
 
 
-def _instructions(
-    top: dict[str, Any], names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
-) -> None:
-    told = top.get("instructions")
-    path: KeyPath = ("instructions",)
+def _instructions(top: dict[str, Any], prompts: Prompts) -> None:
     if "instructions" not in top:
         return
+    told, findings = top["instructions"], prompts.findings
+    path: KeyPath = ("instructions",)
     if isinstance(told, str):
         findings.moves.setdefault((*path, "template"), findings.original(path))
-        top["instructions"] = {"template": _template(told, path, names, findings, setting, texts)}
+        top["instructions"] = {"template": prompts.read(told, path)}
         return
-    if isinstance(told, dict) and setting.dialect is not None:
+    if is_mapping(told) and prompts.setting.dialect is not None:
         if isinstance(told.get("template"), str):
-            _template(told["template"], (*path, "template"), names, findings, setting, texts)
+            prompts.read(told["template"], (*path, "template"))
         return
     del top["instructions"]
-    if not isinstance(told, dict):
+    if not is_mapping(told):
         expected(path, "a string or {file: path}", told, findings)
         return
     fields = {k: v for k, v in told.items() if not k.startswith("x-")}
@@ -223,127 +177,20 @@ def _instructions(
     elif not isinstance(name, str):
         expected((*path, "file"), "a string", name, findings)
     else:
-        _instructions_file(top, name, names, findings, setting, texts)
+        text = prompts.read_file(name, (*path, "file"))
+        if text is not None:
+            top["instructions"] = {"template": text}
 
 
-def _instructions_file(
-    top: dict[str, Any], name: str, names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
-) -> None:
-    try:
-        source = texts.read(name, setting)
-    except ConfigurationError as error:
-        findings.add("TR115", error.message, ("instructions", "file"), hint=error.hint)
-        return
-    beside = replace(setting, folder=(setting.folder / name).resolve().parent)
-    top["instructions"] = {"template": _template_file(source, names, findings, beside, texts, ())}
-
-
-def _additional(
-    top: dict[str, Any], names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
-) -> None:
+def _additional(top: dict[str, Any], prompts: Prompts) -> None:
     more = top.get("additional_instructions")
     if isinstance(more, str):
-        path: KeyPath = ("additional_instructions",)
-        top["additional_instructions"] = _template(more, path, names, findings, setting, texts)
-
-
-def _template(
-    text: str, path: KeyPath, names: frozenset[str], findings: Findings, setting: Setting, texts: Texts
-) -> str:
-    """Check a template of the document; give it with its includes put in."""
-    problems = template.check(text, names=names)
-    for p in problems:
-        code, said, hint = _said(p)
-        findings.add_within(code, said, path, line=p.line, column=p.column, name=p.name, hint=hint)
-    if problems or "include" not in text:
-        return text
-    wanted = {name for name, _ in template.includes(text)}
-
-    def problem(name: str, line: int, error: ConfigurationError) -> None:
-        findings.add_within("TR115", error.message, path, line=line, name=name, hint=error.hint)
-
-    return _put_in(text, wanted, names, findings, setting, texts, (), problem)
-
-
-def _template_file(
-    source: Source,
-    names: frozenset[str],
-    findings: Findings,
-    setting: Setting,
-    texts: Texts,
-    above: tuple[str, ...],
-) -> str:
-    """Check a template that stands in a file of its own; its problems carry that file's name."""
-    problems = template.check(source.text, names=names)
-    for p in problems:
-        code, said, hint = _said(p)
-        _in_file(findings, source, code, said, p.line, p.column, p.name, hint)
-    if problems or "include" not in source.text:
-        return source.text
-    wanted = {name for name, _ in template.includes(source.text)}
-
-    def problem(name: str, line: int, error: ConfigurationError) -> None:
-        _in_file(findings, source, "TR115", error.message, line, None, name, error.hint)
-
-    return _put_in(source.text, wanted, names, findings, setting, texts, (*above, source.path), problem)
-
-
-def _in_file(
-    findings: Findings,
-    source: Source,
-    code: str,
-    said: str,
-    line: int,
-    column: int | None,
-    name: str | None,
-    hint: str | None,
-) -> None:
-    start = source.starts[min(line, len(source.starts)) - 1]
-    text = source.line(line)
-    at = column - 1 if column is not None else max(text.find(name), 0) if name else 0
-    end = start + at + (len(name) if name else 1)
-    findings.problems.append(source.problem(code, said, start=start + at, end=end, hint=hint))
-
-
-def _put_in(
-    text: str,
-    wanted: set[str],
-    names: frozenset[str],
-    findings: Findings,
-    setting: Setting,
-    texts: Texts,
-    above: tuple[str, ...],
-    problem: Any,
-) -> str:
-    """Replace each include by the text it names, so that an agent's version holds all it says."""
-
-    def replaced(found: re.Match[str]) -> str:
-        name = found[1] if found[1] is not None else found[2]
-        if name not in wanted:
-            return found.group()
-        try:
-            source = texts.include(name, setting)
-            if source.path in above or len(above) >= MAX_INCLUDE_DEPTH:
-                raise ConfigurationError(
-                    f"'{name}' includes itself, or lies more than {MAX_INCLUDE_DEPTH} deep"
-                )
-        except ConfigurationError as error:
-            problem(name, text.count("\n", 0, found.start()) + 1, error)
-            return found.group()
-        return _template_file(source, names, findings, setting, texts, above)
-
-    return _INCLUDE.sub(replaced, text)
-
-
-def _said(problem: template.TemplateProblem) -> tuple[str, str, str | None]:
-    if problem.name == "env":
-        return "TR108", "prompts cannot read the environment", "declare an input"
-    return ("TR210" if problem.name else "TR112"), problem.message, problem.hint
+        top["additional_instructions"] = prompts.read(more, ("additional_instructions",))
 
 
 def _output(top: dict[str, Any], findings: Findings) -> None:
     output = top.get("output")
-    if isinstance(output, dict) and isinstance(output.get("schema"), dict):
+    if is_mapping(output) and is_mapping(output.get("schema")):
         check_schema(output["schema"], ("output", "schema"), findings, is_object=True)
 
 
@@ -351,7 +198,7 @@ def _tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[To
     declared = top.get("tools")
     if "tools" not in top:
         return []
-    if not isinstance(declared, list):
+    if not is_list(declared):
         expected(("tools",), "a list", declared, findings)
         return []
     tools = [_tool(t, ("tools", n), findings, setting) for n, t in enumerate(declared)]
@@ -360,7 +207,7 @@ def _tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[To
 
 
 def _tool(declared: Any, path: KeyPath, findings: Findings, setting: Setting) -> ToolSpec | None:
-    if not isinstance(declared, dict):
+    if not is_mapping(declared):
         expected(path, "a mapping", declared, findings)
         return None
     if setting.dialect is not None and "unavailable" in declared:
@@ -398,7 +245,7 @@ def _unavailable(declared: Mapping[str, Any], path: KeyPath, findings: Findings)
 def _function(
     declared: Mapping[str, Any], path: KeyPath, findings: Findings, setting: Setting
 ) -> FunctionTool | None:
-    if isinstance(declared.get("parameters"), dict):
+    if is_mapping(declared.get("parameters")):
         check_schema(declared["parameters"], (*path, "parameters"), findings, is_object=True)
     _approval(declared.get("approval"), (*path, "approval"), findings)
     tool = validate(FunctionTool, declared, findings, path=path)
@@ -436,7 +283,7 @@ def _contradictions(
 
 
 def _approval(approval: Any, path: KeyPath, findings: Findings) -> None:
-    if not isinstance(approval, dict):
+    if not is_mapping(approval):
         return
     names = frozenset({"args", "tool"})
     when, message = approval.get("when"), approval.get("message")
@@ -450,7 +297,7 @@ def _approval(approval: Any, path: KeyPath, findings: Findings) -> None:
             )
     if isinstance(message, str):
         for p in template.check(message, names=names):
-            code, said, hint = _said(p)
+            code, said, hint = said_of(p)
             findings.add_within(
                 code, said, (*path, "message"), line=p.line, column=p.column, name=p.name, hint=hint
             )
@@ -472,7 +319,7 @@ def _allowed(call: str, path: KeyPath, findings: Findings, setting: Setting) -> 
 def _twice(declared: Sequence[Any], findings: Findings) -> None:
     seen: dict[str, int] = {}
     for n, tool in enumerate(declared):
-        name = tool.get("name") if isinstance(tool, dict) else None
+        name = tool.get("name") if is_mapping(tool) else None
         if not isinstance(name, str):
             continue
         if name in seen:
@@ -494,8 +341,8 @@ def _names(top: Mapping[str, Any], tools: Sequence[ToolSpec | None], findings: F
         findings.add("TR212", f"there is no tool '{choice[:64]}'", ("tool_choice",), hint=hint)
     approval = top.get("approval")
     for when in ("always", "never"):
-        named = approval.get(when) if isinstance(approval, dict) else None
-        for n, name in enumerate(named if isinstance(named, list) else ()):
+        named = approval.get(when) if is_mapping(approval) else None
+        for n, name in enumerate(named if is_list(named) else ()):
             if isinstance(name, str) and name not in known:
                 path: KeyPath = ("approval", when, n)
                 findings.add("TR212", f"there is no tool '{name[:64]}'", path, hint=suggest(name, known))
@@ -504,18 +351,18 @@ def _names(top: Mapping[str, Any], tools: Sequence[ToolSpec | None], findings: F
 def _costs(top: Mapping[str, Any], findings: Findings, setting: Setting) -> None:
     """Check what depends on the project's models and connections."""
     model, project = top.get("model"), setting.project
-    if project is None or not isinstance(model, dict):
+    if project is None or not is_mapping(model):
         return
     name, connection = model.get("id"), model.get("connection")
     own = top.get("connections")
-    connections = [*project.connections, *(own if isinstance(own, dict) else ())]
+    connections = [*project.connections, *(own if is_mapping(own) else ())]
     if isinstance(connection, str) and "${" not in connection and connection not in ("default", *connections):
         hint = suggest(connection, connections) or "declare it in treadle.yaml: connections:"
         findings.add(
             "TR213", f"there is no connection '{connection[:60]}'", ("model", "connection"), hint=hint
         )
     limits = top.get("limits")
-    cost = limits.get("max_cost_usd") if isinstance(limits, dict) else None
+    cost = limits.get("max_cost_usd") if is_mapping(limits) else None
     if cost is None or not isinstance(name, str) or "${" in name or name in STAND_INS:
         return
     entry = project.models.get(name)
@@ -527,7 +374,7 @@ def _costs(top: Mapping[str, Any], findings: Findings, setting: Setting) -> None
 
 def _thread(top: Mapping[str, Any], findings: Findings) -> None:
     thread = top.get("thread")
-    if not isinstance(thread, dict):
+    if not is_mapping(thread):
         return
     is_last = thread.get("truncation") == "last"
     if is_last and "keep_last" not in thread:
@@ -539,18 +386,18 @@ def _thread(top: Mapping[str, Any], findings: Findings) -> None:
 
 def _trials(top: dict[str, Any], findings: Findings) -> None:
     trials = top.get("tests")
-    if not isinstance(trials, list):
+    if not is_list(trials):
         return
     for n, trial in enumerate(trials):
-        if isinstance(trial, dict):
+        if is_mapping(trial):
             validate(Trial, trial, findings, path=("tests", n))
             _assertions(trial, ("tests", n, "expect", "assert"), findings)
 
 
 def _assertions(trial: Mapping[str, Any], path: KeyPath, findings: Findings) -> None:
     expect = trial.get("expect")
-    asserted = expect.get("assert") if isinstance(expect, dict) else None
-    if not isinstance(asserted, list):
+    asserted = expect.get("assert") if is_mapping(expect) else None
+    if not is_list(asserted):
         return
     from treadle.definition import expression
 
@@ -574,15 +421,6 @@ def _anchored(spec: AgentSpec, setting: Setting) -> AgentSpec:
             text[part] = anchor(text[part], setting)
     fresh = AgentSpec.model_validate_json(_json(text))
     return spec.model_copy(update={"model": fresh.model, "connections": fresh.connections})
-
-
-def anchor(value: Any, setting: Setting) -> Any:
-    """Give plain data whose file references start at the project's root."""
-    if isinstance(value, str):
-        return references.anchored(value, folder=setting.folder, root=setting.root)
-    if isinstance(value, dict):
-        return {k: anchor(v, setting) for k, v in value.items()}
-    return [anchor(v, setting) for v in value] if isinstance(value, list) else value
 
 
 def _json(value: Any) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from treadle.definition import references
-from treadle.definition.document import Findings, suggest
-from treadle.definition.native import STAND_INS, Setting, anchor, check_version
+from treadle.definition.document import Findings, is_mapping, suggest
+from treadle.definition.native import STAND_INS, check_version
+from treadle.definition.prompts import Setting, anchor
 from treadle.definition.validation import validate
 from treadle.objects.project import ProjectSpec
 
@@ -39,9 +40,9 @@ def read_project(data: Mapping[str, Any], findings: Findings, *, setting: Settin
 
 def _connections(top: Mapping[str, Any], findings: Findings) -> None:
     models, connections = top.get("models"), top.get("connections")
-    known = list(connections) if isinstance(connections, dict) else []
-    for name, entry in models.items() if isinstance(models, dict) else ():
-        if not isinstance(entry, dict) or entry.get("id") in STAND_INS:
+    known = list(connections) if is_mapping(connections) else []
+    for name, entry in models.items() if is_mapping(models) else ():
+        if not is_mapping(entry) or entry.get("id") in STAND_INS:
             continue
         wanted = entry.get("connection")
         if isinstance(wanted, str) and "${" not in wanted and wanted not in ("default", *known):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from treadle.definition.document import Findings, KeyPath
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping
 from treadle.errors import ConfigurationError
 
 MAX_FILE_BYTES = 1 << 20
@@ -45,25 +45,24 @@ def check(data: Mapping[str, Any], findings: Findings, *, folder: Path, root: Pa
     Notes of the author (metadata, tests, x- keys) are not looked at.
     """
     for path, text in _texts(data, ()):
-        if path and (
-            path[0] in ("metadata", "tests") or any(isinstance(p, str) and p.startswith("x-") for p in path)
-        ):
-            if path[0] != "connections":
-                continue
         if is_reference_field(path):
             _check_field(path, text, findings, folder, root)
-        else:
+        elif not _is_note(path):
             _refuse(path, text, findings)
+
+
+def _is_note(path: KeyPath) -> bool:
+    return path[0] in ("metadata", "tests") or any(isinstance(p, str) and p.startswith("x-") for p in path)
 
 
 def _texts(data: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(data, str):
         if "$" in data or "{{" in data:
             yield path, data
-    elif isinstance(data, dict):
+    elif is_mapping(data):
         for key, value in data.items():
             yield from _texts(value, (*path, key))
-    elif isinstance(data, list):
+    elif is_list(data):
         for n, value in enumerate(data):
             yield from _texts(value, (*path, n))
 
@@ -88,26 +87,26 @@ def _check_field(path: KeyPath, text: str, findings: Findings, folder: Path, roo
     for found in _ANY.finditer(text):
         said, hint = _flaw(found.group(), found[1], folder, root)
         if said:
-            _within(
-                path, text, found, findings, "TR115" if said.startswith("the file") else "TR108", said, hint
-            )
+            code = "TR115" if said.startswith("the file") else "TR108"
+            _within(found, path, findings, code=code, said=said, hint=hint)
     for found in _MISSPELT.finditer(text):
         name = found[1] or found[2]
         said = f"'{found.group()}' is not how a variable is read"
-        _within(path, text, found, findings, "TR109", said, f"write: ${{env:{name}}} or ${{secret:{name}}}")
+        hint = f"write: ${{env:{name}}} or ${{secret:{name}}}"
+        _within(found, path, findings, code="TR109", said=said, hint=hint)
     for found in _TEMPLATED.finditer(text):
         hint = f"write: ${{env:{found[1]}}}" if found[1] else None
-        _within(path, text, found, findings, "TR109", f"{findings.where(path)} is not a template", hint)
+        said = f"{findings.where(path)} is not a template"
+        _within(found, path, findings, code="TR109", said=said, hint=hint)
     if text.count("${") > len(_ANY.findall(text)):
-        findings.add(
-            "TR108", f"{findings.where(path)}: a reference is not closed", path, hint="write: ${env:NAME}"
-        )
+        said = f"{findings.where(path)}: a reference is not closed"
+        findings.add("TR108", said, path, hint="write: ${env:NAME}")
 
 
 def _within(
-    path: KeyPath, text: str, found: re.Match[str], findings: Findings, code: str, said: str, hint: str | None
+    found: re.Match[str], path: KeyPath, findings: Findings, *, code: str, said: str, hint: str | None
 ) -> None:
-    line, column = _line_column(text, found.start())
+    line, column = _line_column(found.string, found.start())
     findings.add_within(code, said, path, line=line, column=column, name=found.group(), hint=hint)
 
 

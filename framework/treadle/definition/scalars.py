@@ -34,33 +34,33 @@ _LONGEST = 400
 """Digits of the longest number that is worth reading; more overflows both kinds of number."""
 
 
-class BadScalar(ValueError):
+class ScalarError(ValueError):
     """The value cannot be kept; the message says why."""
 
 
 def plain(text: str) -> Scalar:
     """Give the value of an unquoted scalar.
 
-    Errors: BadScalar for infinities, not-a-number, and numbers outside 64 bits.
+    Errors: ScalarError for infinities, not-a-number, and numbers outside 64 bits.
     """
     if text in _WORDS:
         return _WORDS[text]
     if text[0] not in "-+.0123456789":
         return checked(text)
     if _NOT_FINITE.fullmatch(text):
-        raise BadScalar(f"'{text}' is not a number that JSON can hold")
+        raise ScalarError(f"'{text}' is not a number that JSON can hold")
     if len(text) > _LONGEST:
         return _long(text)
     if _INT.fullmatch(text):
         return _sized(int(text), text)
     if _OCTAL.fullmatch(text):
-        return _sized(int(text[2:], 8), text)
+        return _sized(int(text, 0), text)
     if _HEX.fullmatch(text):
-        return _sized(int(text[2:], 16), text)
+        return _sized(int(text, 0), text)
     if _FLOAT.fullmatch(text):
         number = float(text)
         if math.isinf(number):
-            raise BadScalar(f"the number {_short(text)} is too large")
+            raise ScalarError(f"the number {_short(text)} is too large")
         return number
     return checked(text)
 
@@ -68,24 +68,24 @@ def plain(text: str) -> Scalar:
 def checked(text: str) -> str:
     """Give a text back.
 
-    Errors: BadScalar for what no store keeps: NUL and lone surrogates.
+    Errors: ScalarError for what no store keeps: NUL and lone surrogates.
     """
     if "\0" in text:
-        raise BadScalar("a text may not hold the character NUL")
+        raise ScalarError("a text may not hold the character NUL")
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-        raise BadScalar("a text may not hold half of a surrogate pair")
+        raise ScalarError("a text may not hold half of a surrogate pair")
     return text
 
 
 def _long(text: str) -> str:
     if _FLOAT.fullmatch(text) or _HEX.fullmatch(text) or _OCTAL.fullmatch(text):
-        raise BadScalar(f"the number {_short(text)} is too large")
+        raise ScalarError(f"the number {_short(text)} is too large")
     return checked(text)
 
 
 def _sized(number: int, text: str) -> int:
     if not -(2**63) <= number < 2**63:
-        raise BadScalar(f"the number {_short(text)} does not fit in 64 bits")
+        raise ScalarError(f"the number {_short(text)} does not fit in 64 bits")
     return number
 
 

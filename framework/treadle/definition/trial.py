@@ -69,8 +69,8 @@ class Trial(Record):
     inputs: dict[str, Any] = Field(default_factory=dict)
     state: dict[str, Any] = Field(default_factory=dict)
     messages: tuple[TrialMessage, ...] = ()
-    mock: TrialMock = Field(default_factory=TrialMock)
-    expect: TrialExpect = Field(default_factory=TrialExpect)
+    mock: TrialMock | None = None
+    expect: TrialExpect | None = None
     repeat: int = Field(1, ge=1)
     skip: bool | str = False
     tags: tuple[str, ...] = ()

@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from treadle.definition.document import Findings, KeyPath, listed, nearest, shape, suggest
+from treadle.definition.document import (
+    Findings,
+    KeyPath,
+    is_list,
+    is_mapping,
+    listed,
+    nearest,
+    shape,
+    suggest,
+)
 from treadle.objects.agent import AgentSpec, ModelSpec, OutputSpec, ThreadSpec
 from treadle.objects.tool import FunctionTool
 
@@ -43,8 +52,10 @@ _PATTERNS: Mapping[str, tuple[str, str | None]] = {
     "call": ("is not the name of a callable", "write package.module:attribute"),
     "on": (
         "is not an error code",
-        "known here: rate_limit, timeout, connection, http_4xx, http_5xx, http_NNN, tool_error, invalid_output, "
-        "model_error, content_filter, budget, approval_rejected, code_error, state_type, cancelled",
+        (
+            "known here: rate_limit, timeout, connection, http_4xx, http_5xx, http_NNN, tool_error, invalid_output, "
+            "model_error, content_filter, budget, approval_rejected, code_error, state_type, cancelled"
+        ),
     ),
     "version": ("is not a version of this format", "write: version: '1.0.0'"),
 }
@@ -108,9 +119,9 @@ _NOTHING = object()
 
 
 def _child(data: object, item: str | int) -> object:
-    if isinstance(data, dict):
-        return data.get(item, _NOTHING)
-    if isinstance(data, list) and isinstance(item, int) and item < len(data):
+    if is_mapping(data):
+        return data.get(str(item), _NOTHING)
+    if is_list(data) and isinstance(item, int) and item < len(data):
         return data[item]
     return _NOTHING
 
@@ -159,7 +170,7 @@ def _chosen(flaws: Sequence[_Flaw]) -> list[_Flaw | list[_Flaw]]:
 
 
 def _report(flaw: _Flaw | list[_Flaw], model: type[BaseModel], base: KeyPath, findings: Findings) -> None:
-    if isinstance(flaw, list):
+    if not isinstance(flaw, _Flaw):
         _no_branch(flaw, base, findings)
         return
     path = base + flaw.path

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, TypeAlias
 
 from treadle.definition.dialects.adapting import Adapted
-from treadle.definition.document import Findings, listed
+from treadle.definition.document import Findings, is_list, is_mapping, listed
 
 Adapter: TypeAlias = Callable[[Mapping[str, Any], Findings], Adapted]
 
@@ -43,14 +43,41 @@ _MODULES = {
 }
 _NATIVE_KINDS = frozenset({"agent", "workflow", "project"})
 _NATIVE_ONLY = frozenset(
-    "inputs output limits thread approval tests tool_choice retry timeout connections additional_instructions extends "
-    "env python allow models templates defaults store nodes".split()
+    [
+        "inputs",
+        "output",
+        "limits",
+        "thread",
+        "approval",
+        "tests",
+        "tool_choice",
+        "retry",
+        "timeout",
+        "connections",
+        "additional_instructions",
+        "extends",
+        "env",
+        "python",
+        "allow",
+        "models",
+        "templates",
+        "defaults",
+        "store",
+        "nodes",
+    ]
 )
-_REST_ONLY = frozenset("tool_resources response_format temperature top_p created_at".split())
-_SCHEMA_ONLY = frozenset("displayName inputSchema outputSchema additionalInstructions template".split())
+_REST_ONLY = frozenset(["tool_resources", "response_format", "temperature", "top_p", "created_at"])
+_SCHEMA_ONLY = frozenset(["displayName", "inputSchema", "outputSchema", "additionalInstructions", "template"])
 _KERNEL = frozenset(
-    "foundry_agent chat_completion_agent openai_assistant azure_assistant openai_responses azure_responses "
-    "azureai_agent".split()
+    [
+        "foundry_agent",
+        "chat_completion_agent",
+        "openai_assistant",
+        "azure_assistant",
+        "openai_responses",
+        "azure_responses",
+        "azureai_agent",
+    ]
 )
 
 
@@ -91,8 +118,8 @@ def _is_native(data: Mapping[str, Any]) -> bool:
     if "version" not in data:
         return False
     tools = data.get("tools")
-    has_functions = isinstance(tools, list) and any(
-        isinstance(t, dict) and t.get("type") == "function" and "function" not in t and "options" not in t
+    has_functions = is_list(tools) and any(
+        is_mapping(t) and t.get("type") == "function" and "function" not in t and "options" not in t
         for t in tools
     )
     return has_functions or bool(_NATIVE_ONLY & set(data))
@@ -123,7 +150,7 @@ def _rest(data: Mapping[str, Any]) -> int:
 def _agentschema(data: Mapping[str, Any]) -> int:
     model = data.get("model")
     signs = len(_SCHEMA_ONLY & set(data)) > 0
-    signs |= isinstance(model, dict) and bool(
+    signs |= is_mapping(model) and bool(
         {"provider", "apiType", "api", "connection", "publisher"} & set(model)
     )
     signs |= any("kind" in t and "type" not in t for t in _tools(data))
@@ -132,9 +159,9 @@ def _agentschema(data: Mapping[str, Any]) -> int:
 
 def _tools(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     tools = data.get("tools")
-    if isinstance(tools, dict):
+    if is_mapping(tools):
         tools = list(tools.values())
-    return [t for t in tools if isinstance(t, dict)] if isinstance(tools, list) else []
+    return [t for t in tools if is_mapping(t)] if is_list(tools) else []
 
 
 def _refused(data: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -145,7 +172,7 @@ def _refused(data: Mapping[str, Any]) -> tuple[str, str, str] | None:
     wait = "declare the agent in the native format"
     if kind == "hosted":
         return "kind", "an agent of kind 'hosted' is a container and needs a host for it", wait
-    if kind == "Workflow" or isinstance(data.get("trigger"), dict):
+    if kind == "Workflow" or is_mapping(data.get("trigger")):
         return ("kind" if kind else "trigger"), "this is a Foundry workflow; those are not read yet", wait
     if kind == "AdaptiveDialog":
         return (
@@ -161,7 +188,7 @@ def _refused(data: Mapping[str, Any]) -> tuple[str, str, str] | None:
         )
     if isinstance(data.get("type"), str) and data["type"] in _KERNEL:
         return "type", "this is a Semantic Kernel agent; those are not read yet", wait
-    if isinstance(data.get("template"), dict) and (
+    if is_mapping(data.get("template")) and (
         {"parameters", "resources"} & set(data) or "kind" in data["template"]
     ):
         return "template", "this is an AgentSchema manifest; those are not read yet", "fill in its template"
@@ -176,6 +203,6 @@ def _refused(data: Mapping[str, Any]) -> tuple[str, str, str] | None:
     ):
         if key in data:
             return key, f"this is {what}; those are not read yet", wait
-    if isinstance(data.get("document"), dict) and "dsl" in data["document"]:
+    if is_mapping(data.get("document")) and "dsl" in data["document"]:
         return "document", "this is a Serverless Workflow; those are not read yet", wait
     return None

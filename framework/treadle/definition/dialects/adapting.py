@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import combining, normalize
 
-from treadle.definition.document import Findings, KeyPath, listed, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_mapping, listed, shape, suggest
 from treadle.errors import Severity
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -27,7 +27,7 @@ class Adapted:
         """Set a value at a path of the native document, taken from a path of the user's."""
         inside: Any = self.data
         for n, item in enumerate(new[:-1]):
-            if isinstance(inside, dict) and item not in inside:
+            if item not in inside:
                 inside[item] = {}
                 self.moves.setdefault(new[: n + 1], old[: n + 1])
             inside = inside[item]
@@ -40,7 +40,7 @@ def mapping(data: Mapping[str, Any], path: KeyPath, key: str, findings: Findings
     value = data.get(key)
     if value is None:
         return {}
-    if isinstance(value, dict):
+    if is_mapping(value):
         return dict(value)
     findings.add(
         "TR102", f"{findings.where((*path, key))} must be a mapping, not {shape(value)}", (*path, key)
@@ -151,6 +151,7 @@ def carry_function(
     for key in known:
         if declared.get(key) is not None:
             adapted.put(("tools", n, key), declared[key], (*inner, key))
-    if isinstance(declared.get("parameters", {}), dict):
-        parameters = {"type": "object", "properties": {}} | dict(declared.get("parameters") or {})
+    if is_mapping(declared.get("parameters", {})):
+        parameters: dict[str, Any] = {"type": "object", "properties": {}}
+        parameters |= declared.get("parameters") or {}
         adapted.put(("tools", n, "parameters"), parameters, (*inner, "parameters"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from treadle.definition.dialects.adapting import Adapted
 from treadle.definition.dialects.agentschema import adapt_as
-from treadle.definition.document import Findings, KeyPath
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping
 
 TITLE = "Agent Framework"
 
@@ -27,9 +27,9 @@ def adapt(data: Mapping[str, Any], findings: Findings) -> Adapted:
 
 def _plain(value: Any, path: KeyPath, findings: Findings) -> Any:
     """Give a value without formulas."""
-    if isinstance(value, dict):
+    if is_mapping(value):
         return {k: _plain(v, (*path, k), findings) for k, v in value.items()}
-    if isinstance(value, list):
+    if is_list(value):
         return [_plain(v, (*path, n), findings) for n, v in enumerate(value)]
     if not isinstance(value, str) or not value.startswith("="):
         return value

@@ -20,17 +20,31 @@ from treadle.definition.dialects.adapting import (
     mapping,
     refuse_others,
 )
-from treadle.definition.document import Findings, KeyPath, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, shape, suggest
 from treadle.definition.json_schema import TYPES
 from treadle.definition.validation import expected, missing
 from treadle.errors import Severity
 
 TITLE = "AgentSchema"
 
-_TOP = (
-    "kind version id name displayName description metadata inputSchema outputSchema inputs outputs model tools "
-    "template instructions additionalInstructions"
-).split()
+_TOP = [
+    "kind",
+    "version",
+    "id",
+    "name",
+    "displayName",
+    "description",
+    "metadata",
+    "inputSchema",
+    "outputSchema",
+    "inputs",
+    "outputs",
+    "model",
+    "tools",
+    "template",
+    "instructions",
+    "additionalInstructions",
+]
 _MODEL = ("id", "provider", "publisher", "apiType", "api", "connection", "options")
 _OPTIONS: Mapping[str, KeyPath] = {
     "frequencyPenalty": ("frequency_penalty",),
@@ -44,7 +58,21 @@ _OPTIONS: Mapping[str, KeyPath] = {
     "allowMultipleToolCalls": ("parallel_tool_calls",),
 }
 _PROPERTY = frozenset(
-    "name kind type description required default example enumValues enum items properties title strict".split()
+    [
+        "name",
+        "kind",
+        "type",
+        "description",
+        "required",
+        "default",
+        "example",
+        "enumValues",
+        "enum",
+        "items",
+        "properties",
+        "title",
+        "strict",
+    ]
 )
 _KINDS = {
     "float": "number",
@@ -105,7 +133,7 @@ class _Reader:
         elif model is None:
             missing("model", (), self.findings)
             self.adapted.put(("model", "id"), "?", ())
-        elif not isinstance(model, dict):
+        elif not is_mapping(model):
             expected(("model",), "a string or a mapping", model, self.findings)
             self.adapted.put(("model", "id"), "?", ("model",))
         else:
@@ -124,7 +152,7 @@ class _Reader:
         path: KeyPath = ("model", "connection")
         connection, provider = model.get("connection"), model.get("provider")
         is_azure = isinstance(provider, str) and provider.lower().startswith("azure")
-        if not isinstance(connection, dict):
+        if not is_mapping(connection):
             if connection is not None:
                 self.adapted.put(path, connection, path)
             if provider is not None:
@@ -176,7 +204,7 @@ class _Reader:
         key = "inputSchema" if "inputSchema" in data else "inputs"
         for name, declared, old in self._properties(data.get(key), (key,)):
             schema, required = self._property(declared, old, ("inputs", name))
-            if isinstance(declared, dict) and "default" in declared:
+            if is_mapping(declared) and "default" in declared:
                 schema["default"] = declared["default"]
             schema["required"] = required
             self.adapted.data.setdefault("inputs", {})[name] = schema
@@ -195,12 +223,12 @@ class _Reader:
         """Give the JSON Schema of an object from a set of properties."""
         properties: dict[str, Any] = {}
         required: list[str] = []
-        listed_ = declared.get("required") if isinstance(declared, dict) else None
+        listed_ = declared.get("required") if is_mapping(declared) else None
         for name, inner, path in self._properties(declared, old):
             at = (*new, "properties", name)
             properties[name], needed = self._property(inner, path, at)
             self.adapted.moves[at] = path
-            if needed or (isinstance(listed_, list) and name in listed_):
+            if needed or (is_list(listed_) and name in listed_):
                 required.append(name)
         return {"type": "object", "properties": properties, "required": required}
 
@@ -208,17 +236,17 @@ class _Reader:
         """Give name, declaration and path of each property: from a map, from a list, or from below `properties`."""
         if declared is None:
             return []
-        if isinstance(declared, dict) and isinstance(declared.get("properties"), dict | list):
+        if is_mapping(declared) and isinstance(declared.get("properties"), dict | list):
             return self._properties(declared["properties"], (*path, "properties"))
-        if isinstance(declared, dict):
-            return [(k, v, (*path, k)) for k, v in declared.items() if k != "strict" or isinstance(v, dict)]
-        if not isinstance(declared, list):
+        if is_mapping(declared):
+            return [(k, v, (*path, k)) for k, v in declared.items() if k != "strict" or is_mapping(v)]
+        if not is_list(declared):
             expected(path, "a mapping or a list", declared, self.findings)
             return []
         out: list[tuple[str, Any, KeyPath]] = []
         for n, item in enumerate(declared):
             at = (*path, n)
-            if not isinstance(item, dict):
+            if not is_mapping(item):
                 expected(at, "a mapping", item, self.findings)
             elif not isinstance(item.get("name"), str):
                 missing("name", at, self.findings)
@@ -228,7 +256,7 @@ class _Reader:
 
     def _property(self, declared: Any, old: KeyPath, new: KeyPath) -> tuple[dict[str, Any], bool]:
         """Give a property's JSON Schema and whether it is required; a bare value is an example."""
-        if not isinstance(declared, dict):
+        if not is_mapping(declared):
             return self._example(declared, old), False
         schema: dict[str, Any] = {}
         for key in declared:
@@ -260,7 +288,7 @@ class _Reader:
         if "properties" in declared:
             inner = self._object({"properties": declared["properties"]}, old, new)
             named = declared.get("required")
-            inner["required"] = named if isinstance(named, list) else inner["required"]
+            inner["required"] = named if is_list(named) else inner["required"]
             schema |= inner
 
     def _kind(self, kind: Any, path: KeyPath) -> Any:
@@ -287,10 +315,10 @@ class _Reader:
 
     def _instructions(self, data: Mapping[str, Any]) -> None:
         template = data.get("template")
-        format_ = template.get("format") if isinstance(template, dict) else template
-        if isinstance(format_, dict):
+        format_ = template.get("format") if is_mapping(template) else template
+        if is_mapping(format_):
             format_ = format_.get("kind")
-        parser = template.get("parser") if isinstance(template, dict) else None
+        parser = template.get("parser") if is_mapping(template) else None
         told, more = data.get("instructions"), data.get("additionalInstructions")
         is_template = format_ is not None or bool(self.adapted.data.get("inputs"))
         for key, text in (("instructions", told), ("additionalInstructions", more)):
@@ -332,15 +360,15 @@ class _Reader:
     def _tools(self, tools: Any) -> None:
         if tools is None:
             return
-        if isinstance(tools, dict):
+        if is_mapping(tools):
             pairs: list[tuple[KeyPath, str | None, Any]] = [(("tools", k), k, v) for k, v in tools.items()]
-        elif isinstance(tools, list):
+        elif is_list(tools):
             pairs = [(("tools", n), None, v) for n, v in enumerate(tools)]
         else:
             expected(("tools",), "a list or a mapping", tools, self.findings)
             return
         for path, name, tool in pairs:
-            if not isinstance(tool, dict):
+            if not is_mapping(tool):
                 expected(path, "a mapping", tool, self.findings)
                 continue
             key = "kind" if "kind" in tool else "type"

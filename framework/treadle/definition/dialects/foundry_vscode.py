@@ -19,7 +19,7 @@ from treadle.definition.dialects.adapting import (
     mapping,
     refuse_others,
 )
-from treadle.definition.document import Findings, KeyPath, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, shape, suggest
 from treadle.definition.validation import expected, missing
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -58,7 +58,7 @@ def _model(data: Mapping[str, Any], adapted: Adapted, findings: Findings) -> Non
     if "model" not in data:
         adapted.put(("model",), {"id": "?"}, ())
         return
-    if not isinstance(model, dict):
+    if not is_mapping(model):
         expected(("model",), "a mapping", model, findings)
         adapted.put(("model",), {"id": "?"}, ("model",))
         return
@@ -76,12 +76,12 @@ def _tools(data: Mapping[str, Any], adapted: Adapted, findings: Findings) -> Non
     tools = data.get("tools")
     if tools is None:
         return
-    if not isinstance(tools, list):
+    if not is_list(tools):
         expected(("tools",), "a list", tools, findings)
         return
     for n, tool in enumerate(tools):
         path: KeyPath = ("tools", n)
-        if not isinstance(tool, dict):
+        if not is_mapping(tool):
             expected(path, "a mapping", tool, findings)
         elif not isinstance(tool.get("type"), str):
             missing("type", path, findings, hint=f"one of {', '.join(KINDS)}")
@@ -106,7 +106,7 @@ def _tool(tool: Mapping[str, Any], path: KeyPath, adapted: Adapted, findings: Fi
             "TR201", said, path, at="parent", severity="note", hint=f"move {', '.join(rest)} below options"
         )
         inner = rest.pop(kind, None)
-        options |= rest | (inner if isinstance(inner, dict) else {})
+        options |= rest | (inner if is_mapping(inner) else {})
     _specification(options, path, findings, is_direct="specification" in rest)
     name = _named(tool, options, path, findings)
     if kind == "openapi" and not name:
@@ -147,7 +147,7 @@ def _specification(options: dict[str, Any], path: KeyPath, findings: Findings, *
 
 def _function(tool: Mapping[str, Any], path: KeyPath, adapted: Adapted, findings: Findings) -> None:
     inner = tool.get("function")
-    if not isinstance(inner, dict):
+    if not is_mapping(inner):
         missing(
             "function",
             path,

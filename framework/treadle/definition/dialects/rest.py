@@ -14,7 +14,7 @@ from treadle.definition.dialects.adapting import (
     mapping,
     refuse_others,
 )
-from treadle.definition.document import Findings, KeyPath, listed, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, suggest
 from treadle.definition.validation import expected, missing
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -77,7 +77,7 @@ def _response_format(data: Mapping[str, Any], adapted: Adapted, findings: Findin
     path: KeyPath = ("response_format",)
     if wanted in (None, "auto", "text"):
         return
-    if not isinstance(wanted, dict):
+    if not is_mapping(wanted):
         expected(path, "auto or a mapping", wanted, findings)
         return
     kind = wanted.get("type")
@@ -101,12 +101,12 @@ def _response_format(data: Mapping[str, Any], adapted: Adapted, findings: Findin
 def _tools(data: Mapping[str, Any], adapted: Adapted, findings: Findings) -> None:
     resources = mapping(data, (), "tool_resources", findings)
     tools = data.get("tools", [])
-    if not isinstance(tools, list):
+    if not is_list(tools):
         expected(("tools",), "a list", tools, findings)
         return
     for n, tool in enumerate(tools):
         path: KeyPath = ("tools", n)
-        if not isinstance(tool, dict):
+        if not is_mapping(tool):
             expected(path, "a mapping", tool, findings)
         elif not isinstance(tool.get("type"), str):
             missing("type", path, findings)
@@ -125,7 +125,7 @@ def _tool(
     kind: str = tool["type"]
     if kind == "function":
         inner = tool.get("function")
-        if isinstance(inner, dict):
+        if is_mapping(inner):
             carry_function(adapted, inner, path, (*path, "function"), findings)
         else:
             missing("function", path, findings)
@@ -136,9 +136,9 @@ def _tool(
         return
     options = {k: v for k, v in tool.items() if k != "type" and not k.startswith("x-")}
     inner = options.pop(kind, None)
-    if isinstance(inner, dict):
+    if is_mapping(inner):
         options |= inner
-    if isinstance(resource, dict):
+    if is_mapping(resource):
         options |= resource
     names = (options.get("name"), options.get("server_label"))
     name = next((n for n in names if isinstance(n, str) and n), None)
