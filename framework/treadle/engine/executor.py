@@ -1,0 +1,764 @@
+"""Walk a run: ask the scheduler what is ready, run it, commit, publish, until the run ends or waits.
+
+Rules
+
+1. Only the walker that holds a run writes to it, and only by `commit`, with the fence of its claim.
+2. A checkpoint is one transaction: the steps, their messages, the events, and the run's move if it makes one.
+3. A call that may have an outside effect is committed as started before it is dispatched.
+4. However a run ends, every call that the thread holds has a result in the same transaction.
+5. A walk that loses its run writes nothing more and says so by returning the run as it is.
+6. Nothing is published that is not committed, but deltas and the notice that a step began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from treadle import ids, registry
+from treadle.clock import Clock
+from treadle.engine import scheduler
+from treadle.engine.scheduler import Activation, State
+from treadle.engine.stream import Stream
+from treadle.engine.window import Window
+from treadle.errors import LeaseLost, ProviderError, StoreError, TreadleError
+from treadle.graph.nodes import StepGraph
+from treadle.objects.agent import Agent
+from treadle.objects.event import Event
+from treadle.objects.message import Message, ToolCall, estimate_tokens
+from treadle.objects.record import parse_duration
+from treadle.objects.run import PendingCall, Run, RunError, RunStatus, Usage
+from treadle.objects.run_step import Step, StepKind
+from treadle.providers.base import Delta, TextDelta
+from treadle.steps import STEPS
+from treadle.steps.base import Effects, Intent, Plan, StepContext, StepKindEntry
+from treadle.steps.model_call import error_of
+from treadle.steps.tool_call import UNKNOWN, result_row
+from treadle.store.base import Blob, Checkpoint, Store
+from treadle.tools.gate import delay_s, digest, failure
+
+MakePlan = Callable[[Run, Agent], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run is walked with: the graph that it pinned, and its plan."""
+
+    graph: StepGraph
+    plan: Plan
+
+
+_kinds: dict[str, StepKindEntry] = {}
+
+
+def kind_of(name: str) -> StepKindEntry:
+    """Give the step kind of a name.
+
+    Errors: ConfigurationError for a kind that no table has.
+    """
+    found = _kinds.get(name)
+    if found is None:
+        found = _kinds[name] = cast("StepKindEntry", registry.lookup("steps", STEPS, name))
+    return found
+
+
+def _ignore(_: Delta) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a run stands, as far as ending it needs to know."""
+
+    run: Run
+    graph: StepGraph
+    window: Window
+    state: State
+    began: float
+    calls: dict[int, tuple[ToolCall, ...]] = field(default_factory=dict[int, tuple[ToolCall, ...]])
+
+
+@dataclass(slots=True, kw_only=True)
+class _Walk(_Position):
+    """One run, while it is walked."""
+
+    plan: Plan
+    attempts: dict[str, int] = field(default_factory=dict[str, int])
+    output: Any = None
+    failed_attempts: list[Step] = field(default_factory=list[Step])
+
+
+@dataclass(slots=True)
+class _Handle:
+    """What the outside may do to a walk: ask it to stop."""
+
+    task: asyncio.Task[Any] | None
+    is_cancelled: bool = False
+    is_parking: bool = False
+
+
+@dataclass(slots=True)
+class _Started:
+    """A step that is being run."""
+
+    activation: Activation
+    context: StepContext
+    started_ms: int
+    n: int
+
+
+class Executor:
+    """Walks runs that this process has claimed."""
+
+    def __init__(
+        self, store: Store, *, clock: Clock, stream: Stream, make_plan: MakePlan, walker: str
+    ) -> None:
+        """Take the store to write to and the way to plan a run; `walker` is this process's name."""
+        self._store = store
+        self._clock = clock
+        self._stream = stream
+        self._make_plan = make_plan
+        self.walker = walker
+        self._handles: dict[str, _Handle] = {}
+
+    # -- control ---------------------------------------------------------------------------------------------
+
+    def is_walking(self, run_id: str) -> bool:
+        """Tell whether this process walks a run."""
+        return run_id in self._handles
+
+    def cancel(self, run_id: str) -> bool:
+        """Interrupt a walk whose run is `cancelling`; tell whether it is walked here."""
+        handle = self._handles.get(run_id)
+        if handle is None:
+            return False
+        handle.is_cancelled = True
+        if handle.task is not None:
+            handle.task.cancel()
+        return True
+
+    async def park(self, grace_s: float) -> None:
+        """Ask every walk to stop at its next checkpoint; interrupt those that have not after `grace_s` seconds."""
+        for handle in self._handles.values():
+            handle.is_parking = True
+        tasks = [h.task for h in self._handles.values() if h.task is not None]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    # -- the walk --------------------------------------------------------------------------------------------
+
+    async def execute(self, run: Run, prepared: Prepared | None = None) -> Run:
+        """Walk a claimed run until it ends, waits for its client, or is parked; give it as it is then.
+
+        Shapes: `prepared` is what the caller worked out already; without it the run's own pins are read.
+
+        Errors: StoreError when the store fails; whatever a model or a tool does ends the run instead.
+        """
+        handle = self._handles[run.id] = _Handle(asyncio.current_task())
+        try:
+            return await self._execute(run, handle, prepared)
+        except LeaseLost:
+            return await self._after_loss(run)
+        finally:
+            self._handles.pop(run.id, None)
+            self._stream.end(run.id)
+
+    async def _execute(self, run: Run, handle: _Handle, prepared: Prepared | None) -> Run:
+        began = self._clock.monotonic()
+        try:
+            walk = await self._open(run, began, prepared)
+        except StoreError:
+            raise
+        except TreadleError as e:
+            return await self._fail_unopened(run, e)
+        try:
+            while not await self._advance(walk):
+                if handle.is_parking:
+                    return await self._park(walk)
+        except asyncio.CancelledError:
+            if handle.is_cancelled:
+                _uncancel()
+                raise LeaseLost(f"run {run.id} is being cancelled") from None
+            if handle.is_parking:
+                _uncancel()
+                return await self._park(walk)
+            raise
+        return walk.run if walk.output is None else walk.run.model_copy(update={"output": walk.output})
+
+    async def _open(self, run: Run, began: float, prepared: Prepared | None) -> _Walk:
+        """Load what a walk needs: the agent and the graph that the run pinned, its journal, the thread's tail."""
+        if prepared is None:
+            agent = await self._store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
+            graph = StepGraph.load(await self._store.graph(run.tenant, run.graph))
+            prepared = Prepared(graph, self._make_plan(run, agent))
+        graph, plan = prepared.graph, prepared.plan
+        steps = await self._store.steps(run.tenant, run.id) if run.rev > 1 else []
+        state = scheduler.fold_all(graph, steps)
+        window = await Window.load(
+            self._store,
+            run.tenant,
+            run.thread_id,
+            budget_tokens=plan.context_window,
+            keep_last=plan.keep_last,
+        )
+        walk = _Walk(run, graph, window, state, began, plan=plan)
+        for step in steps:
+            if step.status == "failed" and step.edge == "retry":
+                walk.attempts[step.path] = step.attempt
+        return walk
+
+    async def _advance(self, walk: _Walk) -> bool:
+        """Run what is ready and commit it; tell whether the walk is over."""
+        state = walk.state
+        interrupted = [o for o in state.open if o[1].edge == "dispatched"]
+        if interrupted:
+            return await self._settle_unknown(walk, interrupted)
+        if not state.ready:
+            return await self._wait(walk) if state.open else await self._end(walk, "completed")
+        breach = self._breach(walk)
+        if breach == "expires_at":
+            return await self._end(walk, "expired")
+        if breach is not None:
+            return await self._end(walk, "incomplete", reason=breach)
+        started = [await self._start(walk, a, i) for i, a in enumerate(state.ready)]
+        done: list[tuple[_Started, Effects]] = []
+        intents: list[tuple[_Started, Intent]] = []
+        for step in started:
+            prepared = kind_of(walk.graph.node[step.activation.node].kind).prepare(step.context)
+            if isinstance(prepared, Effects):
+                done.append((step, prepared))
+            else:
+                intents.append((step, prepared))
+        await self._commit_intents(walk, [s for s, i in intents if i.effect in ("once", "transactional")])
+        if len(intents) <= 1:
+            for step, intent in intents:
+                done.append((step, await self._perform(walk, step, intent)))
+            return await self._checkpoint(walk, done)
+        return await self._perform_all(walk, done, intents)
+
+    async def _perform_all(
+        self, walk: _Walk, done: list[tuple[_Started, Effects]], intents: Sequence[tuple[_Started, Intent]]
+    ) -> bool:
+        """Perform several steps at the same time, committing each when it ends."""
+        if done and await self._checkpoint(walk, done):
+            return True
+        tasks = {
+            asyncio.ensure_future(self._perform(walk, step, intent)): (order, step)
+            for order, (step, intent) in enumerate(intents)
+        }
+        pending = set(tasks)
+        try:
+            while pending:
+                ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                wave = sorted(ended, key=lambda t: tasks[t][0])
+                if await self._checkpoint(walk, [(tasks[t][1], t.result()) for t in wave]):
+                    return True
+        finally:
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.gather(*pending, return_exceptions=True)
+        return False
+
+    # -- one step --------------------------------------------------------------------------------------------
+
+    async def _start(self, walk: _Walk, activation: Activation, place: int) -> _Started:
+        run = walk.run
+        node = walk.graph.node[activation.node]
+        call = await self._call_of(walk, activation) if node.kind == "tool_call" else None
+        emit = _ignore
+        if self._stream.is_followed(run.id):
+            emit = self._announce(walk, activation, node.kind, call)
+        context = StepContext(
+            run=run,
+            plan=walk.plan,
+            path=activation.path,
+            visit=activation.visit,
+            clock=self._clock,
+            emit=emit,
+            window=lambda budget: walk.window.fit(budget, walk.plan.keep_last),
+            timeout_s=self._timeout_s(walk),
+            prompt_left=_left(walk.plan.max_prompt_tokens, walk.state.prompt_tokens),
+            completion_left=_left(walk.plan.max_completion_tokens, walk.state.completion_tokens),
+            reply_seq=activation.reply_seq,
+            call_index=activation.item,
+            call=call,
+            message_id=ids.derive("msg", run.id, activation.path) if node.kind == "model_call" else "",
+        )
+        return _Started(activation, context, self._clock.now_ms(), walk.state.n + place)
+
+    def _announce(
+        self, walk: _Walk, activation: Activation, kind: StepKind, call: ToolCall | None
+    ) -> Callable[[Delta], None]:
+        """Publish that a step began, and give the function that publishes its deltas."""
+        run_id = walk.run.id
+        data: dict[str, Any] = {"kind": kind}
+        if call is not None:
+            data["tool"] = call.name
+        self._stream.publish(run_id, [Event(run_id, "thread.run.step.in_progress", activation.path, data)])
+        message_id = ids.derive("msg", run_id, activation.path)
+
+        def emit(delta: Delta) -> None:
+            if isinstance(delta, TextDelta):
+                event = Event(run_id, "thread.message.delta", message_id, {"index": 0, "text": delta.text})
+            else:
+                part = {
+                    "index": delta.index,
+                    "id": delta.id,
+                    "name": delta.name,
+                    "arguments": delta.arguments,
+                }
+                event = Event(run_id, "thread.run.step.delta", activation.path, part)
+            self._stream.publish(run_id, [event])
+
+        return emit
+
+    async def _call_of(self, walk: _Position, activation: Activation) -> ToolCall:
+        seq = activation.reply_seq
+        assert seq is not None
+        assert activation.item is not None
+        calls = walk.calls.get(seq)
+        if calls is None:
+            rows = await self._store.rows(
+                walk.run.tenant, walk.run.thread_id, after=seq - 1, before=seq + 1, limit=1
+            )
+            calls = walk.calls[seq] = rows[0].tool_calls
+        return calls[activation.item]
+
+    def _timeout_s(self, walk: _Walk) -> float | None:
+        """Give the seconds that a step may take: the model's own bound and what the run's limit leaves."""
+        limit = walk.plan.spec.limits.timeout
+        if limit is None:
+            return walk.plan.timeout_s
+        left = max(0.001, parse_duration(limit) - self._walked_s(walk))
+        return left if walk.plan.timeout_s is None else min(left, walk.plan.timeout_s)
+
+    def _walked_s(self, walk: _Position) -> float:
+        return walk.run.walked_ms / 1000 + self._clock.monotonic() - walk.began
+
+    async def _perform(self, walk: _Walk, step: _Started, intent: Intent) -> Effects:
+        """Perform a step, again where its retry rule says so; a model's failure fails the run."""
+        perform = kind_of(walk.graph.node[step.activation.node].kind).perform
+        assert perform is not None
+        try:
+            return await self._bounded(walk, perform(step.context, intent))
+        except TimeoutError:
+            message = "the run's time limit was reached"
+            call = step.context.call
+            row = result_row(step.context, failure("timeout", message)) if call is not None else None
+            return Effects(
+                status="failed",
+                message=row,
+                last_error=RunError(code="timeout", message=message),
+                ends=("incomplete", "timeout"),
+            )
+        except ProviderError as e:
+            return await self._again(walk, step, intent, e)
+
+    async def _bounded(self, walk: _Walk, work: Awaitable[Effects]) -> Effects:
+        if walk.plan.spec.limits.timeout is None:
+            return await work
+        left = parse_duration(walk.plan.spec.limits.timeout) - self._walked_s(walk)
+        async with asyncio.timeout(max(0.0, left)):
+            return await work
+
+    async def _again(self, walk: _Walk, step: _Started, intent: Intent, error: ProviderError) -> Effects:
+        """Try a model call again, as its retry rule says; each failed attempt is a step of its own."""
+        retry, path = walk.plan.spec.retry, step.activation.path
+        attempt = walk.attempts.get(path, 0) + 1
+        code = error.kind
+        repeated = retry is not None and (
+            code in retry.on or (code.startswith("http_5") and "http_5xx" in retry.on)
+        )
+        if retry is None or attempt >= retry.max_attempts or not repeated:
+            return Effects(status="failed", last_error=error_of(error), ends=("failed", code))
+        walk.attempts[path] = attempt
+        failed = _failed_attempt(step, attempt, error_of(error), self._clock.now_ms(), walk)
+        walk.failed_attempts.append(failed)
+        await self._clock.sleep(max(error.retry_after_s or 0.0, delay_s(retry, attempt)))
+        step.started_ms = self._clock.now_ms()
+        step.n += 1
+        return await self._perform(walk, step, intent)
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    async def _commit_intents(self, walk: _Walk, started: Sequence[_Started]) -> None:
+        """Commit that calls are about to be dispatched, before they are."""
+        if not started:
+            return
+        steps = [_step(walk, s, Effects(status="in_progress", edge="dispatched"), None) for s in started]
+        await self._commit(walk, Checkpoint(walk.run, steps=steps))
+        for step in steps:
+            walk.state = scheduler.fold(walk.graph, walk.state, step)
+
+    async def _checkpoint(self, walk: _Walk, done: Sequence[tuple[_Started, Effects]]) -> bool:
+        """Write what steps gave, and what follows from it at once; tell whether the walk is over."""
+        steps: list[Step] = walk.failed_attempts
+        walk.failed_attempts = []
+        messages: list[Message] = []
+        events: list[Event] = []
+        blobs: list[Blob] = []
+        ends: tuple[str, str | None] | None = None
+        error: RunError | None = None
+        state = walk.state
+        for failed in steps:
+            state = scheduler.fold(walk.graph, state, failed)
+            events.append(_step_event(failed))
+        todo = list(done)
+        while todo:
+            started, effects = todo.pop(0)
+            row = effects.message
+            if row is not None:
+                row = row.model_copy(update={"seq": walk.window.next_seq + len(messages)})
+                messages.append(row)
+            if effects.whole is not None:
+                blobs.append(Blob(digest(effects.whole), effects.whole.encode()))
+            step = _step(walk, started, effects, row, ended_ms=self._clock.now_ms())
+            steps.append(step)
+            events += _events_of(step, row)
+            if effects.usage is not None and not effects.usage.estimated:
+                walk.window.learn(effects.usage.prompt_tokens, walk.plan.fixed_tokens)
+            if effects.output is not None:
+                walk.output = effects.output
+            before = state
+            state = scheduler.fold(walk.graph, state, step)
+            todo += self._instant(walk, before, state, step, effects)
+            if effects.ends is not None and ends is None:
+                ends, error = effects.ends, effects.last_error
+        walk.state = state
+        if ends is None and state.is_finished:
+            ends = ("completed", None)
+        if ends is None:
+            await self._commit(
+                walk, Checkpoint(walk.run, messages=messages, steps=steps, events=events, blobs=blobs)
+            )
+            self._take(walk, messages)
+            if self._stream.is_followed(walk.run.id):
+                await asyncio.sleep(0)
+            return False
+        status, reason = ends
+        error = error if status == "failed" else None
+        draft = Checkpoint(walk.run, messages=messages, steps=steps, events=events, blobs=blobs)
+        return await self._end(walk, cast("RunStatus", status), reason=reason, error=error, draft=draft)
+
+    def _instant(
+        self, walk: _Walk, before: State, state: State, step: Step, effects: Effects
+    ) -> list[tuple[_Started, Effects]]:
+        """Prepare the steps that became ready and only write: they belong to this checkpoint."""
+        if step.status != "completed":
+            return []
+        known = {a.path for a in before.ready}
+        made: list[tuple[_Started, Effects]] = []
+        for activation in state.ready:
+            kind = kind_of(walk.graph.node[activation.node].kind)
+            if kind.perform is not None or activation.path in known:
+                continue
+            context = StepContext(
+                run=walk.run,
+                plan=walk.plan,
+                path=activation.path,
+                visit=activation.visit,
+                clock=self._clock,
+                emit=_ignore,
+                window=lambda budget: walk.window.fit(budget, walk.plan.keep_last),
+                reply=effects.reply,
+                message_id=ids.derive("msg", walk.run.id, activation.cause or activation.path),
+            )
+            prepared = kind.prepare(context)
+            assert isinstance(prepared, Effects)
+            made.append((_Started(activation, context, self._clock.now_ms(), state.n), prepared))
+        return made
+
+    def _take(self, walk: _Walk, messages: Sequence[Message]) -> None:
+        for row in messages:
+            walk.window.append(row)
+            if row.tool_calls:
+                walk.calls[row.seq] = row.tool_calls
+
+    async def _commit(self, walk: _Position, checkpoint: Checkpoint) -> None:
+        committed = await self._store.commit(checkpoint)
+        walk.run = committed.run
+        if self._stream.is_followed(walk.run.id):
+            self._stream.publish(walk.run.id, committed.events)
+
+    async def _wait(self, walk: _Walk) -> bool:
+        """Stop at `requires_action`: the calls that are left are the client's."""
+        pending = tuple(
+            PendingCall(path=a.path, reply_seq=a.reply_seq or 0, call_index=a.item or 0)
+            for a, _ in sorted(walk.state.open, key=lambda o: (o[0].reply_seq or 0, o[0].item or 0))
+        )
+        changes = {"pending": pending, "walked_ms": int(self._walked_s(walk) * 1000)}
+        event = Event(walk.run.id, "thread.run.requires_action", walk.run.id)
+        await self._commit(walk, Checkpoint(walk.run, "requires_action", changes, events=[event]))
+        return True
+
+    async def _end(
+        self,
+        walk: _Position,
+        status: RunStatus,
+        *,
+        reason: str | None = None,
+        error: RunError | None = None,
+        draft: Checkpoint | None = None,
+    ) -> bool:
+        """End the run: close what is open in the thread and the journal, and move it, in one transaction."""
+        now = self._clock.now_ms()
+        draft = draft or Checkpoint(walk.run)
+        closing = await self._close_open(
+            walk, status if reason is None else f"{status}: {reason}", draft, now
+        )
+        state = walk.state
+        usage = Usage(
+            prompt_tokens=state.prompt_tokens,
+            completion_tokens=state.completion_tokens,
+            estimated=state.is_estimated,
+        )
+        changes: dict[str, Any] = {
+            "ended_ms": now,
+            "walked_ms": int(self._walked_s(walk) * 1000),
+            "usage": usage,
+            "pending": (),
+            "last_error": error,
+            "incomplete_reason": reason if status == "incomplete" else None,
+        }
+        data: dict[str, Any] = {"reason": reason} if status == "incomplete" else {}
+        if error is not None:
+            data["last_error"] = error.model_dump()
+        end = Event(walk.run.id, f"thread.run.{status}", walk.run.id, data)
+        await self._commit(
+            walk, replace(closing, status=status, changes=changes, events=[*closing.events, end], now_ms=now)
+        )
+        return True
+
+    async def _close_open(self, walk: _Position, why: str, draft: Checkpoint, now: int) -> Checkpoint:
+        """Give every open call a result and every open step an end."""
+        messages, steps, events = list(draft.messages), list(draft.steps), list(draft.events)
+        written = {s.path for s in draft.steps}
+        unfinished = [(a, None) for a in walk.state.ready] + list(walk.state.open)
+        for activation, begun in unfinished:
+            if walk.graph.node[activation.node].kind != "tool_call" or activation.path in written:
+                continue
+            call = await self._call_of_draft(walk, activation, messages)
+            dispatched = begun is not None and begun.edge == "dispatched"
+            outcome = failure("not_executed", UNKNOWN if dispatched else f"not executed: the run ended {why}")
+            seq = walk.window.next_seq + len(messages)
+            row = _result(walk, activation, outcome.text, now, seq)
+            messages.append(row)
+            step = Step(
+                run_id=walk.run.id,
+                tenant=walk.run.tenant,
+                n=begun.n if begun else walk.state.n,
+                path=activation.path,
+                node=activation.node,
+                kind="tool_call",
+                attempt=begun.attempt if begun else 1,
+                status="cancelled",
+                fence=walk.run.fence,
+                cause=activation.cause,
+                started_ms=begun.started_ms if begun else now,
+                ended_ms=now,
+                reply_seq=activation.reply_seq,
+                call_index=activation.item,
+                message_seq=seq,
+                tool=call.name,
+                note=outcome.message,
+            )
+            walk.state = replace(walk.state, n=max(walk.state.n, step.n + 1))
+            steps.append(step)
+            events.append(_step_event(step))
+        return replace(draft, messages=messages, steps=steps, events=events)
+
+    async def _call_of_draft(
+        self, walk: _Position, activation: Activation, drafts: Sequence[Message]
+    ) -> ToolCall:
+        for row in drafts:
+            if row.seq == activation.reply_seq and row.tool_calls:
+                return row.tool_calls[activation.item or 0]
+        return await self._call_of(walk, activation)
+
+    # -- the other ends --------------------------------------------------------------------------------------
+
+    def _breach(self, walk: _Walk) -> str | None:
+        """Give the name of the limit that the next step would break."""
+        limits, state, ready = walk.plan.spec.limits, walk.state, walk.state.ready
+        run = walk.run
+        if run.expires_ms is not None and self._clock.now_ms() >= run.expires_ms:
+            return "expires_at"
+        if state.steps + len(ready) > limits.max_steps:
+            return "max_steps"
+        calls = sum(walk.graph.node[a.node].kind == "tool_call" for a in ready)
+        if calls and state.tool_calls + len(state.open) + calls > limits.max_tool_calls:
+            return "max_tool_calls"
+        if (
+            limits.max_tokens is not None
+            and state.prompt_tokens + state.completion_tokens >= limits.max_tokens
+        ):
+            return "max_tokens"
+        if limits.max_cost_usd is not None and self._cost_usd(walk) >= limits.max_cost_usd:
+            return "max_cost_usd"
+        if limits.timeout is not None and self._walked_s(walk) >= parse_duration(limits.timeout):
+            return "timeout"
+        return None
+
+    def _cost_usd(self, walk: _Walk) -> float:
+        price = walk.plan.price
+        if price is None:
+            return 0.0
+        state = walk.state
+        return (state.prompt_tokens * price.input + state.completion_tokens * price.output) / 1e6
+
+    async def _settle_unknown(self, walk: _Walk, interrupted: Sequence[tuple[Activation, Step]]) -> bool:
+        """Tell the model that the outcome of an interrupted call is unknown, or fail the run, as its tool says."""
+        done: list[tuple[_Started, Effects]] = []
+        for activation, step in interrupted:
+            started = await self._start(walk, activation, 0)
+            started.n, started.started_ms = step.n, step.started_ms
+            outcome = failure("outcome_unknown", UNKNOWN)
+            error = RunError(code="outcome_unknown", message=UNKNOWN)
+            assert started.context.call is not None
+            tool = walk.plan.tools.get(started.context.call.name)
+            fails = tool is not None and tool.spec.on_unknown == "fail"
+            effects = Effects(
+                status="failed" if fails else "completed",
+                message=result_row(started.context, outcome),
+                last_error=error,
+                note="outcome unknown",
+                ends=("failed", "outcome_unknown") if fails else None,
+            )
+            done.append((started, effects))
+        return await self._checkpoint(walk, done)
+
+    async def _fail_unopened(self, run: Run, error: TreadleError) -> Run:
+        """End a run that cannot be walked at all: its agent, graph or model cannot be had here."""
+        position = await self._locate(run)
+        message = error.message if not error.hint else f"{error.message} ({error.hint})"
+        await self._end(position, "failed", error=RunError(code=error.error_code, message=message))
+        return position.run
+
+    async def _locate(self, run: Run) -> _Position:
+        """Find where a run stands, without its model and its tools."""
+        graph = StepGraph.load(await self._store.graph(run.tenant, run.graph))
+        steps = await self._store.steps(run.tenant, run.id)
+        window = await Window.load(self._store, run.tenant, run.thread_id, budget_tokens=0, keep_last=1)
+        return _Position(run, graph, window, scheduler.fold_all(graph, steps), self._clock.monotonic())
+
+    async def _park(self, walk: _Walk) -> Run:
+        """Give the run back, so that whoever claims it next goes on from the last checkpoint."""
+        changes = {"walked_ms": int(self._walked_s(walk) * 1000)}
+        event = Event(walk.run.id, "thread.run.queued", walk.run.id, {"parked": True})
+        await self._commit(walk, Checkpoint(walk.run, "queued", changes, events=[event]))
+        return walk.run
+
+    async def _after_loss(self, run: Run) -> Run:
+        """Find out why the run was lost: a cancel is carried out, anything else leaves it to its new walker."""
+        now = await self._store.get(Run, run.tenant, run.id)
+        if now.status != "cancelling" or now.fence != run.fence:
+            return now
+        return await self.finish_cancel(now)
+
+    async def finish_cancel(self, run: Run) -> Run:
+        """Move a run from `cancelling` to `cancelled`, closing what its thread has open."""
+        position = await self._locate(run)
+        await self._end(position, "cancelled")
+        return position.run
+
+
+# -- records ---------------------------------------------------------------------------------------------------
+
+
+def _step(
+    walk: _Walk, started: _Started, effects: Effects, row: Message | None, *, ended_ms: int | None = None
+) -> Step:
+    """Give the journal's row of a step."""
+    activation, context = started.activation, started.context
+    return Step(
+        run_id=walk.run.id,
+        tenant=walk.run.tenant,
+        n=started.n,
+        path=activation.path,
+        node=activation.node,
+        kind=walk.graph.node[activation.node].kind,
+        attempt=walk.attempts.get(activation.path, 0) + 1,
+        status=effects.status,
+        fence=walk.run.fence,
+        cause=activation.cause,
+        started_ms=started.started_ms,
+        ended_ms=ended_ms if effects.status != "in_progress" else None,
+        edge=effects.edge,
+        fan=effects.fan,
+        reply_seq=activation.reply_seq if activation.item is not None else None,
+        call_index=activation.item,
+        message_seq=row.seq if row is not None else None,
+        tool=context.call.name if context.call is not None else None,
+        usage=effects.usage,
+        last_error=effects.last_error,
+        note=effects.note,
+        full_output=digest(effects.whole) if effects.whole is not None else None,
+    )
+
+
+def _failed_attempt(started: _Started, attempt: int, error: RunError, ended_ms: int, walk: _Walk) -> Step:
+    """Give the row of an attempt that failed and is made again."""
+    activation = started.activation
+    return Step(
+        run_id=walk.run.id,
+        tenant=walk.run.tenant,
+        n=started.n,
+        path=activation.path,
+        node=activation.node,
+        kind=walk.graph.node[activation.node].kind,
+        attempt=attempt,
+        status="failed",
+        fence=walk.run.fence,
+        cause=activation.cause,
+        started_ms=started.started_ms,
+        ended_ms=ended_ms,
+        edge="retry",
+        last_error=error,
+    )
+
+
+def _result(walk: _Position, activation: Activation, text: str, now: int, seq: int) -> Message:
+    return Message(
+        id="",
+        tenant=walk.run.tenant,
+        thread_id=walk.run.thread_id,
+        seq=seq,
+        role="tool",
+        text=text,
+        reply_seq=activation.reply_seq,
+        call_index=activation.item,
+        tokens=estimate_tokens(len(text)),
+        run_id=walk.run.id,
+        created_ms=now,
+    )
+
+
+def _step_event(step: Step) -> Event:
+    """Give the event of a step that ended, or that waits."""
+    return Event(step.run_id, f"thread.run.step.{step.status}", step.path)
+
+
+def _events_of(step: Step, row: Message | None) -> list[Event]:
+    events: list[Event] = []
+    if row is not None and row.is_listed:
+        events.append(Event(step.run_id, f"thread.message.{row.status}", row.id))
+    events.append(_step_event(step))
+    return events
+
+
+def _left(most: int | None, used: int) -> int | None:
+    return None if most is None else most - used
+
+
+def _uncancel() -> None:
+    """Forget the cancellation that interrupted this task: what follows must be able to wait."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -1,0 +1,48 @@
+"""Append the model's answer to the thread; it commits with the model call that gave it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from treadle.objects.run import RunError
+from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
+from treadle.steps.model_call import reply_row
+
+
+def prepare(context: StepContext) -> Intent | Effects:
+    """Give the assistant row; where an output schema is declared, hold the answer against it."""
+    reply = context.reply
+    assert reply is not None, "append_message follows a model call in the same checkpoint"
+    row = reply_row(context, reply)
+    if row.text is None:
+        row = row.model_copy(update={"text": ""})
+    if reply.finish_reason in ("length", "content_filter"):
+        reason = "max_tokens" if reply.finish_reason == "length" else "content_filter"
+        row = row.model_copy(
+            update={"status": "incomplete", "incomplete_reason": reason, "completed_ms": None}
+        )
+        return Effects(message=row)
+    if context.plan.output_schema is None:
+        return Effects(message=row, output=row.text)
+    value, problem = structured(context, row.text or "")
+    if problem is None:
+        return Effects(message=row, output=value)
+    error = RunError(
+        code="invalid_output", message=f"the answer does not fit the agent's output schema: {problem}"
+    )
+    return Effects(message=row, last_error=error, note=problem, ends=("failed", "invalid_output"))
+
+
+def structured(context: StepContext, text: str) -> tuple[Any, str | None]:
+    """Give the answer as JSON, and what is wrong with it."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        return None, f"it is not JSON: {e}"
+    check = context.plan.output_problems
+    problems = check(value) if check else []
+    return value, "; ".join(problems) or None
+
+
+KIND = StepKindEntry(prepare)

@@ -1,0 +1,109 @@
+"""What a step is given and what it gives back: it reads a context, returns effects, and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from treadle.clock import Clock
+from treadle.objects.agent import AgentSpec, ModelOptions, Price
+from treadle.objects.message import Message, ToolCall
+from treadle.objects.run import Run, RunError, Usage
+from treadle.objects.run_step import StepStatus
+from treadle.objects.tool import Effect
+from treadle.providers.base import Delta, ModelReply, Provider, ToolDefinition
+from treadle.tools.base import BoundTool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run needs to be walked, worked out once from its agent and its own overrides.
+
+    Units: `context_window` tokens; `timeout_s` seconds for one model call.
+    """
+
+    spec: AgentSpec
+    instructions: str
+    provider: Provider
+    model: str
+    options: ModelOptions
+    context_window: int
+    price: Price | None
+    tools: Mapping[str, BoundTool]
+    definitions: Sequence[ToolDefinition]
+    tool_choice: str
+    output_schema: Mapping[str, Any] | None
+    output_strict: bool
+    output_problems: Callable[[Any], list[str]] | None
+    keep_last: int | None
+    timeout_s: float | None
+    max_prompt_tokens: int | None
+    max_completion_tokens: int | None
+    fixed_tokens: int
+    """What instructions and tool definitions cost in every call, estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """The read-only view that a step has of its run.
+
+    Shapes: `window` gives the rows to send for a budget of tokens; `call` and `reply_seq` are a tool call's
+    own; `reply` is the model's answer that an `append_message` appends. `visit` counts the entries into the
+    node from 1. `prompt_left` and `completion_left` are what the run's own budgets leave, None without one.
+    """
+
+    run: Run
+    plan: Plan
+    path: str
+    visit: int
+    clock: Clock
+    emit: Callable[[Delta], None]
+    window: Callable[[int], Sequence[Message]]
+    timeout_s: float | None = None
+    prompt_left: int | None = None
+    completion_left: int | None = None
+    reply_seq: int | None = None
+    call_index: int | None = None
+    call: ToolCall | None = None
+    reply: ModelReply | None = None
+    message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """The step may be performed; `effect` says whether that must be committed before it begins."""
+
+    effect: Effect = "pure"
+    admitted: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a step did, for the executor to write.
+
+    Shapes: `edge` is the label to leave by; `fan` how many steps the successor expands to; `message` is a row
+    for the thread, its `seq` and `id` still open. `waits` suspends the step until its client answers. `ends`
+    ends the run: a status, and the reason or None.
+    """
+
+    status: StepStatus = "completed"
+    edge: str | None = None
+    fan: int = 0
+    message: Message | None = None
+    usage: Usage | None = None
+    last_error: RunError | None = None
+    note: str | None = None
+    whole: str | None = None
+    reply: ModelReply | None = None
+    output: Any = None
+    waits: bool = False
+    ends: tuple[Literal["completed", "incomplete", "failed"], str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepKindEntry:
+    """A step kind, as the table names it; without `perform` it is instant: `prepare` gives everything."""
+
+    prepare: Callable[[StepContext], Intent | Effects]
+    perform: Callable[[StepContext, Intent], Awaitable[Effects]] | None = None

@@ -1,0 +1,72 @@
+"""Run one tool call of a reply, through the gate; a client's function suspends the step instead."""
+
+from __future__ import annotations
+
+from treadle.errors import ToolError
+from treadle.objects.message import Message, estimate_tokens
+from treadle.objects.run import RunError
+from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
+from treadle.tools.base import CallContext
+from treadle.tools.gate import Admitted, Outcome, admit, digest, dispatch
+
+UNKNOWN = "outcome unknown: the process stopped while this call was under way; it was not repeated"
+
+
+def prepare(context: StepContext) -> Intent | Effects:
+    """Let the call in: give the intent, the wait for the client, or the error that the model gets."""
+    assert context.call is not None
+    admitted = admit(context.plan.tools, context.call)
+    if isinstance(admitted, Outcome):
+        return effects(context, admitted)
+    if admitted.tool.invoke is None:
+        return Effects(status="in_progress", edge="client", waits=True)
+    return Intent(effect=admitted.tool.spec.effect, admitted=admitted)
+
+
+async def perform(context: StepContext, intent: Intent) -> Effects:
+    """Run it."""
+    admitted = intent.admitted
+    assert isinstance(admitted, Admitted)
+    try:
+        outcome = await dispatch(admitted, call_context(context), context.clock)
+    except ToolError as e:
+        error = RunError(code="tool_error", message=e.message)
+        row = result_row(context, Outcome(e.message, "tool_error", e.message))
+        return Effects(status="failed", message=row, last_error=error, ends=("failed", "tool_error"))
+    return effects(context, outcome)
+
+
+def call_context(context: StepContext) -> CallContext:
+    """Give what the tool may know of its run."""
+    run = context.run
+    return CallContext(run.id, run.thread_id, f"tdl:{run.id}:{context.path}")
+
+
+def effects(context: StepContext, outcome: Outcome) -> Effects:
+    """Turn an outcome into what is written: the tool row, and the error beside it where there is one."""
+    error = RunError(code=outcome.code, message=outcome.message or "") if outcome.code else None
+    return Effects(message=result_row(context, outcome), last_error=error, whole=outcome.whole)
+
+
+def result_row(context: StepContext, outcome: Outcome) -> Message:
+    """Give the tool row of an outcome."""
+    return Message(
+        id="",
+        tenant=context.run.tenant,
+        thread_id=context.run.thread_id,
+        role="tool",
+        text=outcome.text,
+        reply_seq=context.reply_seq,
+        call_index=context.call_index,
+        tokens=estimate_tokens(len(outcome.text.encode())),
+        run_id=context.run.id,
+        created_ms=context.clock.now_ms(),
+    )
+
+
+def whole_digest(effects_: Effects) -> str | None:
+    """Give the name of the blob that keeps the whole of a cut result."""
+    return digest(effects_.whole) if effects_.whole is not None else None
+
+
+KIND = StepKindEntry(prepare, perform)

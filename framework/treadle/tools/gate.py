@@ -1,0 +1,166 @@
+"""The one way to a tool: every call, whoever asks, passes here.
+
+Rules
+
+1. Arguments are decoded strictly and held against the tool's schema before anything runs.
+2. What a model got wrong goes back to it as an error it can act on; it never ends the run.
+3. A call that needs a person or a client is not dispatched.
+4. A tool has the time that it declares, and its result the length.
+5. A repeated attempt is made only where the tool's effect allows it, with the same idempotency key.
+6. The model sees what went wrong in a line, never a stack trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.clock import Clock
+from treadle.errors import ToolError
+from treadle.objects.message import ToolCall
+from treadle.objects.record import parse_duration
+from treadle.objects.tool import Retry
+from treadle.text import clean
+from treadle.tools.arguments import ArgumentsError, decode
+from treadle.tools.base import BoundTool, CallContext
+
+logger = logging.getLogger("treadle.tools")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call gave: the text for the model, and what it says about the call.
+
+    Shapes: `code` is set where the call failed; `whole` is the full text where `text` is cut.
+    """
+
+    text: str
+    code: str | None = None
+    message: str | None = None
+    whole: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that may run: its tool and its arguments, decoded and valid."""
+
+    tool: BoundTool
+    call: ToolCall
+    arguments: dict[str, Any]
+
+
+def failure(code: str, message: str) -> Outcome:
+    """Give the outcome of a call that failed, as the model reads it."""
+    return Outcome(json.dumps({"error": message}, ensure_ascii=False), code, message)
+
+
+def admit(tools: Mapping[str, BoundTool], call: ToolCall) -> Admitted | Outcome:
+    """Let a call in, or give the error that goes back to the model."""
+    tool = tools.get(call.name)
+    if tool is None:
+        known = ", ".join(sorted(tools)) or "none"
+        return failure("unknown_tool", f"there is no tool '{call.name[:80]}'; the tools are: {known}")
+    try:
+        arguments = decode(call.arguments)
+    except ArgumentsError as e:
+        return failure("invalid_arguments", f"{call.name}: {e}")
+    if tool.problems_of is not None:
+        problems = tool.problems_of(arguments)
+        if problems:
+            return failure(
+                "invalid_arguments", f"{call.name}: the arguments do not fit: {'; '.join(problems)}"
+            )
+    return Admitted(tool, call, arguments)
+
+
+async def dispatch(admitted: Admitted, context: CallContext, clock: Clock) -> Outcome:
+    """Run an admitted call to its outcome, repeating it where its retry rule and its effect allow it.
+
+    Errors: ToolError when the tool says `on_error: fail`.
+    """
+    tool, spec = admitted.tool, admitted.tool.spec
+    retry = spec.retry if spec.effect in ("pure", "idempotent") else None
+    attempts = retry.max_attempts if retry else 1
+    attempt = 1
+    while True:
+        outcome = await _attempt(admitted, context)
+        if (
+            outcome.code is None
+            or retry is None
+            or attempt >= attempts
+            or not _is_repeated(retry, outcome.code)
+        ):
+            break
+        await clock.sleep(delay_s(retry, attempt))
+        attempt += 1
+    if outcome.code is not None and spec.on_error == "fail":
+        raise ToolError(f"tool {spec.name}: {outcome.message}", tool=spec.name)
+    return shorten(outcome, tool.spec.max_result_chars)
+
+
+def _is_repeated(retry: Retry, code: str) -> bool:
+    return code in retry.on
+
+
+def delay_s(retry: Retry, attempt: int) -> float:
+    """Give the wait after that many attempts, in seconds."""
+    longest = parse_duration(retry.max_delay)
+    wait = min(longest, parse_duration(retry.initial_delay) * retry.backoff ** (attempt - 1))
+    return wait * random.random() if retry.jitter == "full" else wait  # noqa: S311 - spreads load, guards nothing
+
+
+async def _attempt(admitted: Admitted, context: CallContext) -> Outcome:
+    tool = admitted.tool
+    assert tool.invoke is not None
+    try:
+        if tool.timeout_s is None:
+            value = await tool.invoke(admitted.arguments, context)
+        else:
+            async with asyncio.timeout(tool.timeout_s):
+                value = await tool.invoke(admitted.arguments, context)
+    except TimeoutError:
+        if tool.timeout_s is None:
+            return failure("timeout", f"{tool.spec.name} gave up: it timed out")
+        return failure("timeout", f"{tool.spec.name} did not answer within {tool.timeout_s:g} s")
+    except ConnectionError as e:
+        return failure("connection", f"{tool.spec.name}: {type(e).__name__}: {str(e)[:500]}")
+    except (Exception, SystemExit) as e:
+        logger.info("tool %s failed", tool.spec.name, exc_info=True)
+        return failure("tool_error", f"{tool.spec.name}: {type(e).__name__}: {str(e)[:500]}")
+    return render(tool.spec.name, value)
+
+
+def render(name: str, value: Any) -> Outcome:
+    """Give a tool's value as text: a string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return Outcome(clean(value))
+    try:
+        return Outcome(clean(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as e:
+        return failure("tool_error", f"{name} gave a {type(value).__name__} that is not JSON: {str(e)[:200]}")
+
+
+def _plain(value: Any) -> Any:
+    """Give records as JSON; everything else is what it is."""
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if callable(dump) else value
+
+
+def shorten(outcome: Outcome, most: int) -> Outcome:
+    """Cut a text that is too long, with a mark that says so, and keep the whole beside it."""
+    text = outcome.text
+    if len(text) <= most:
+        return outcome
+    mark = f"\n[cut: {most} of {len(text)} characters]"
+    return Outcome(text[: max(0, most - len(mark))] + mark, outcome.code, outcome.message, text)
+
+
+def digest(text: str) -> str:
+    """Give the name under which a whole text is kept."""
+    return hashlib.sha256(text.encode()).hexdigest()
