@@ -133,6 +133,8 @@ class _Item:
     up: list[int] = field(default_factory=list[int])
     down: list[int] = field(default_factory=list[int])
     is_bend: bool = False
+    room: float = 0.0
+    """What of the width is kept free on each side, for loops."""
     x: float = 0.0
     y: float = 0.0
     reach: float = 0.0
@@ -161,7 +163,9 @@ def lay_out(sizes: Sequence[tuple[float, float]], links: Sequence[Link]) -> Layo
     for link in links:
         if link.source == link.target:
             loop_room[link.source] = max(loop_room[link.source], _loop_room(link))
-    items = [_Item(w + 2 * loop_room[i], h, depth[i]) for i, (w, h) in enumerate(sizes)]
+    items = [
+        _Item(w + 2 * room, h, d, room=room) for (w, h), d, room in zip(sizes, depth, loop_room, strict=True)
+    ]
     chains = _chains(items, forward, links)
     rows = _rows(items)
     _order(items, rows)
@@ -326,7 +330,7 @@ def _ports(
     for id_, edges in at.items():
         item = items[id_]
         edges.sort(key=lambda i: items[chains[i][1] if below else chains[i][-2]].x)
-        step = min(_PORT_STEP, item.width * 0.6 / max(len(edges) - 1, 1))
+        step = min(_PORT_STEP, (item.width - 2 * item.room) * 0.6 / max(len(edges) - 1, 1))
         for k, i in enumerate(edges):
             ports[id_, i] = item.x + (k - (len(edges) - 1) / 2) * step
     return ports
@@ -339,7 +343,7 @@ def _routes(
     for i, chain in enumerate(chains):
         if not chain:
             box = items[links[i].source]
-            right = box.x + box.width / 2 - _loop_room(links[i])
+            right = box.x + box.width / 2 - box.room
             yield Route((), Point(right + 34, box.y), is_back=True)
             continue
         first, *bends, last = chain

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from itertools import pairwise
 
@@ -28,9 +29,10 @@ _STYLE = (
 def svg(drawing: Drawing) -> str:
     """Give an SVG document of the drawing, with a title and colours that say each box's status."""
     place = {box.id: i for i, box in enumerate(drawing.boxes)}
+    arrows = _one_loop_each(drawing.arrows)
     links = [
         Link(place[a.source], place[a.target], _text_width(_cut(a.label), _SMALL) if a.label else 0.0)
-        for a in drawing.arrows
+        for a in arrows
     ]
     sizes = [_size(box) for box in drawing.boxes]
     layout = lay_out(sizes, links)
@@ -41,14 +43,24 @@ def svg(drawing: Drawing) -> str:
         f"<title>{escape(drawing.title)}</title>",
         f'<rect width="100%" height="100%" fill="{_PAPER}"/>',
     ]
-    for arrow, link, route in zip(drawing.arrows, links, layout.routes, strict=True):
+    for arrow, link, route in zip(arrows, links, layout.routes, strict=True):
         parts.extend(_edge(arrow, route, layout.centres[link.source], sizes[link.source]))
     for box, centre, size in zip(drawing.boxes, layout.centres, sizes, strict=True):
         parts.extend(_box(box, centre, size))
-    for arrow, link, route in zip(drawing.arrows, links, layout.routes, strict=True):
+    for arrow, link, route in zip(arrows, links, layout.routes, strict=True):
         if arrow.label and route.label_at:
             parts.append(_label(_cut(arrow.label), route, link.label_width))
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _one_loop_each(arrows: tuple[Arrow, ...]) -> list[Arrow]:
+    """Join the loops of each box to one with all their labels, since they would lie on each other."""
+    kept: dict[object, Arrow] = {}
+    for place, arrow in enumerate(arrows):
+        key = arrow.source if arrow.source == arrow.target else place
+        labels = [kept[key].label, arrow.label] if key in kept else [arrow.label]
+        kept[key] = replace(arrow, label=", ".join(filter(None, labels)))
+    return list(kept.values())
 
 
 def _n(number: float) -> str:
