@@ -40,8 +40,8 @@ class Configuration:
     """What a command works with, and where it came from.
 
     Shapes: `root` is the folder of the project file, else the working folder; `environ` is `.env` with the
-    process's environment on top; `origins` maps store, tenant, durability and model to a flag, a variable,
-    `.env`, a file or `default`.
+    process's environment on top; `origins` maps project, store, tenant, durability and model to a flag,
+    a variable, `.env`, a file or `default`.
     """
 
     root: Path
@@ -95,6 +95,7 @@ def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = Non
 
     origins = {name.removeprefix("TREADLE_").lower(): origin(name) for name in VARIABLES}
     store = settings.store
+    origins["project"] = "--project" if invocation.project else "nearest parent"
     if store is None:
         declared = project is not None and "store" in project.model_fields_set
         store = anchored(project.store if project else DEFAULT_STORE, root)

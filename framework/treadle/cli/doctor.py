@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import click
@@ -20,12 +20,15 @@ from treadle.cli.context import PROJECT_FILE, Configuration, Invocation, command
 from treadle.cli.output import data, data_json, style
 from treadle.errors import DefinitionError, TreadleError
 
+if TYPE_CHECKING:
+    from treadle.objects.agent import Connection
+
 MINIMUM_PYTHON = (3, 11)
 RACE_FREE_SQLITE = (3, 51, 3)
 OPENAI_URL = "https://api.openai.com/v1"
 PING_TIMEOUT_S = 5.0
 
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def doctor(invocation: Invocation, *, ping: bool, as_json: bool) -> int:
         data_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            mark = style(f"{check.status:<4}", _COLOURS[check.status], stream=sys.stdout)
+            mark = style(f"{check.status:<4}", _COLORS[check.status], stream=sys.stdout)
             data(f"{mark}  {check.name:<9} {check.message}")
             if check.fix:
                 data(f"      {'':<9} fix: {check.fix}")
@@ -69,7 +72,7 @@ def examine(invocation: Invocation, *, ping: bool = False) -> Iterator[Check]:
         yield _guarded("store", lambda: store_check(configuration.store))
         yield model_check(configuration)
         if ping:
-            yield ping_check(_endpoint(configuration))
+            yield _guarded("ping", lambda: ping_check(configuration))
     yield from extra_checks()
 
 
@@ -117,22 +120,31 @@ def store_check(url: str) -> Check:
 
 
 def model_check(configuration: Configuration) -> Check:
-    """Check that a default connection is configured."""
-    endpoint = _endpoint(configuration)
-    if endpoint is None:
+    """Check that a default connection is configured and that what it refers to is there."""
+    connection = _default_connection(configuration)
+    if connection is None:
         return Check(
             "model",
             "warn",
             "no default connection: only the offline and scripted models answer",
             f"export OPENAI_API_KEY=…, or name an endpoint under connections: in {PROJECT_FILE}",
         )
-    return Check("model", "ok", f"default connection: {endpoint}")
+    try:
+        url = _resolved(connection.base_url or OPENAI_URL, configuration)
+        _resolved(connection.api_key or "", configuration)
+        for value in connection.headers.values():
+            _resolved(value, configuration)
+    except TreadleError as e:
+        return Check("model", "fail", f"default connection: {e.message}", e.hint)
+    return Check("model", "ok", f"default connection: {url}")
 
 
-def ping_check(endpoint: str | None) -> Check:
-    """Connect to an endpoint's host and port; credentials are not tried."""
-    if endpoint is None:
+def ping_check(configuration: Configuration) -> Check:
+    """Connect to the host and port of the default connection; credentials are not tried."""
+    connection = _default_connection(configuration)
+    if connection is None:
         return Check("ping", "fail", "there is no default connection to reach")
+    endpoint = _resolved(connection.base_url or OPENAI_URL, configuration)
     url = urlsplit(endpoint)
     port = url.port or (443 if url.scheme == "https" else 80)
     place = f"{url.hostname}:{port}"
@@ -207,15 +219,21 @@ def _path_of(url: str) -> Path | None:
     return Path(rest.removeprefix("/")).expanduser()
 
 
-def _endpoint(configuration: Configuration) -> str | None:
-    """Give the address of the default connection, references in it as written; None where there is none."""
-    project = configuration.project
-    if project is not None and "default" in project.connections:
-        return project.connections["default"].base_url or OPENAI_URL
+def _default_connection(configuration: Configuration) -> Connection | None:
+    from treadle.objects.agent import Connection
+
+    if configuration.project is not None and "default" in configuration.project.connections:
+        return configuration.project.connections["default"]
     environ = configuration.environ
     if environ.get("OPENAI_BASE_URL") or environ.get("OPENAI_API_KEY"):
-        return environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        return Connection.model_validate({"base_url": environ.get("OPENAI_BASE_URL") or OPENAI_URL})
     return None
+
+
+def _resolved(text: str, configuration: Configuration) -> str:
+    from treadle.definition.references import resolve
+
+    return resolve(text, environ=configuration.environ, root=configuration.root)
 
 
 async def _connect(host: str, port: int, *, is_tls: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 import click
 
 from treadle.cli import exit as codes
-from treadle.cli.output import complain, style, wants_colour
+from treadle.cli.output import complain, style, wants_color
 from treadle.errors import DefinitionError, TreadleError
 
 USAGE_CODE = "TR070"
@@ -63,6 +63,11 @@ def report_crash(error: Exception) -> int:
 
 
 def _report_problems(error: DefinitionError) -> None:
+    from pathlib import Path
+
+    from treadle.definition.load import read
     from treadle.definition.report import render as render_problems
 
-    complain(render_problems(error.problems, colour=wants_colour(sys.stderr)).rstrip("\n"))
+    files = dict.fromkeys(problem.file for problem in error.problems if problem.file)
+    sources = {file: read(Path(file)) for file in files if Path(file).is_file()}
+    complain(render_problems(error.problems, sources, color=wants_color(sys.stderr)))

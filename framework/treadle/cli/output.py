@@ -1,6 +1,6 @@
 """Where the command line writes: data on stdout, everything else on stderr.
 
-Colour and width follow NO_COLOR, FORCE_COLOR, TERM and COLUMNS, and are asked for here alone.
+Color and width follow NO_COLOR, FORCE_COLOR, TERM and COLUMNS, and are asked for here alone.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _CODES = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36, "bold": 1, "dim": 2}
 
 
-def wants_colour(stream: TextIO, *, environ: Mapping[str, str] | None = None) -> bool:
-    """Tell whether to colour what goes to a stream.
+def wants_color(stream: TextIO, *, environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether to color what goes to a stream.
 
-    NO_COLOR says no, FORCE_COLOR says yes, TERM=dumb says no, in that order; else a terminal is coloured.
+    NO_COLOR says no, FORCE_COLOR says yes, TERM=dumb says no, in that order; else a terminal is colored.
     """
     env = os.environ if environ is None else environ
     if env.get("NO_COLOR"):
@@ -44,11 +44,11 @@ def width(*, environ: Mapping[str, str] | None = None) -> int:
 
 
 def style(text: str, *styles: str, stream: TextIO) -> str:
-    """Give the text in colour where the stream takes colour, else as it is.
+    """Give the text in color where the stream takes color, else as it is.
 
     Shapes: `styles` are red, green, yellow, blue, magenta, cyan, bold, dim.
     """
-    if not styles or not wants_colour(stream):
+    if not styles or not wants_color(stream):
         return text
     return f"\x1b[{';'.join(str(_CODES[s]) for s in styles)}m{text}\x1b[0m"
 
@@ -88,14 +88,14 @@ def can_ask() -> bool:
 
 
 def console(stream: TextIO) -> Console:
-    """Give a rich console for live lines and tables, with our rules for colour and width."""
+    """Give a rich console for live lines and tables, with our rules for color and width."""
     from rich.console import Console
 
-    colour = wants_colour(stream)
+    color = wants_color(stream)
     return Console(
         file=stream,
-        force_terminal=True if colour and stream.isatty() else None,
-        no_color=not colour,
+        force_terminal=True if color and stream.isatty() else None,
+        no_color=not color,
         width=width(),
         highlight=False,
         markup=False,

@@ -14,7 +14,7 @@ import click
 
 from treadle.cli import exit as codes
 from treadle.cli.context import PROJECT_FILE, Invocation, command
-from treadle.cli.output import data, note, wants_colour
+from treadle.cli.output import data, note, wants_color
 from treadle.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def validate(
 
     files = list(_expand(names))
     project = _project_file(invocation, files[0])
-    asked = {file.resolve() for file in files}
-    loaded = load([*([project] if project and project not in asked else []), *files], dialect=dialect)
+    if project and project.resolve() not in {file.resolve() for file in files}:
+        files.insert(0, project)
+    loaded = load(files, dialect=dialect)
     problems = [*loaded.problems, *(unresolved(loaded) if resolve else ())]
-    rendered = render(problems, loaded.sources, fmt=form, colour=wants_colour(sys.stdout))
+    rendered = render(problems, loaded.sources, fmt=form, color=wants_color(sys.stdout))
     if rendered:
         data(rendered, end="" if rendered.endswith("\n") else "\n")
     note(summary(len(files), [problem.severity for problem in problems]))
@@ -108,7 +109,9 @@ def _callables(document: Document, loaded: Loaded) -> Iterator[tuple[str, Callab
 
     if not isinstance(document.spec, AgentSpec):
         return
-    allowed = next((d.spec.python.allow_modules for d in loaded.documents if isinstance(d.spec, ProjectSpec)), ())
+    allowed = next(
+        (d.spec.python.allow_modules for d in loaded.documents if isinstance(d.spec, ProjectSpec)), ()
+    )
     binding = Binding(root=document.root, allow_modules=allowed)
     for tool in document.spec.functions.values():
         if tool.call:
@@ -133,7 +136,9 @@ def _expand(names: Sequence[str]) -> Iterator[Path]:
         if path.is_file():
             yield path
             continue
-        found = sorted(f for pattern in DOCUMENTS for f in path.rglob(pattern) if not _is_hidden(f.relative_to(path)))
+        found = sorted(
+            f for pattern in DOCUMENTS for f in path.rglob(pattern) if not _is_hidden(f.relative_to(path))
+        )
         if not found:
             raise click.UsageError(f"{name} holds no document; one is called {' or '.join(DOCUMENTS)}")
         yield from found
@@ -147,4 +152,5 @@ def _project_file(invocation: Invocation, first: Path) -> Path | None:
     """Give the project file whose rules hold: the named folder's, else the nearest one above the first file."""
     from treadle.definition.load import find_project
 
-    return find_project(Path(invocation.project) if invocation.project else first.resolve().parent)
+    found = find_project(Path(invocation.project) if invocation.project else first.resolve().parent)
+    return Path(os.path.relpath(found)) if found else None
