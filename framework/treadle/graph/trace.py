@@ -169,9 +169,9 @@ class Trace:
 
     def _box(self, id_: str, step: Step, line: TraceLine) -> Box:
         lines = [one_line(id_)] if step.tool else []
-        lines.append(
-            " · ".join(filter(None, (line.status.replace("_", " "), _time(line.duration_ms), _cost(line))))
-        )
+        lines.append(" · ".join(filter(None, (line.status.replace("_", " "), _time(line.duration_ms)))))
+        if cost := _cost(line):
+            lines.append(cost)
         if note := _note(step, ()):
             lines.append(note)
         return Box(
