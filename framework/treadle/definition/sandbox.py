@@ -50,9 +50,9 @@ MAX_DEPTH = 48
 MAX_LOOP_DEPTH = 8
 MAX_DIGITS = 78
 
-SYNTAX = "TR211"
+SYNTAX = "TR112"
 UNDECLARED = "TR210"
-RUNTIME = "TR220"
+RUNTIME = "TR117"
 
 _LOOP_COUNTERS = frozenset(
     ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "previtem", "nextitem")
