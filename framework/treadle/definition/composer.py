@@ -21,6 +21,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_NODES = 100_000
 MAX_ALIASES = 1_000
+MAX_DOCUMENTS = 1_000
 MAX_PROBLEMS = 100
 """Problems of one file after which its text is not read further."""
 
@@ -29,6 +30,8 @@ DEFAULT_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile(
     "[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+_TOKEN = re.compile(r"\S+")
+_PROPERTIES = re.compile(r"(?:[&!]\S*\s+)+")
 _NEXT_DOCUMENT = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
 _UNQUOTED = re.compile(
     r"^(?P<before>\s*(?:- +)*(?:[^\s#'\"{}\[\]&*!|>%@`][^#'\"{}\[\]]*?:[ \t]+)?)(?P<value>\{[{%#].*)$"
@@ -111,6 +114,8 @@ class _Composer:
             for event in self.events:
                 if isinstance(event, yaml.DocumentStartEvent):
                     begun = self.base + event.start_mark.index
+                    if len(trees) >= MAX_DOCUMENTS:
+                        raise self._stop(f"the file has more than {MAX_DOCUMENTS:,} documents", begun)
                     trees.append(self._document())
         except yaml.YAMLError as error:
             return self._recover(error, begun)
@@ -155,6 +160,9 @@ class _Composer:
     def _unquoted(self, label: str, value: str, start: int, end: int | None = None) -> None:
         quote = "'" if "'" not in value else '"' if '"' not in value and "\\" not in value else "''"
         quoted = f"{quote}{value}{quote}" if quote != "''" else "'" + value.replace("'", "''") + "'"
+        at = self.source.position(start)
+        # The start of a longer value was already taken for a whole one: the longer one is what to paste.
+        self.problems = [p for p in self.problems if p.code != "TR011" or (p.line, p.column) != at]
         opening = value[:2]
         what = "YAML reads it as a mapping" if opening == "{{" else "YAML cannot read it"
         self._add(
@@ -197,7 +205,7 @@ class _Composer:
         return data, place
 
     def _token_end(self, start: int) -> int:
-        found = re.compile(r"\S+").match(self.source.text, start)
+        found = _TOKEN.match(self.source.text, start)
         return found.end() if found else start + 1
 
     def _alias(self, event: Any, start: int, depth: int) -> tuple[Any, Place]:
@@ -221,12 +229,22 @@ class _Composer:
             raise self._stop(f"the file has more than {MAX_NODES:,} values, aliases expanded", start)
         if depth + place.height - 1 > MAX_DEPTH:
             raise self._stop(f"values are nested more than {MAX_DEPTH} deep, aliases expanded", start)
-        return data, Place(start, end, place.style, place.children, place.keys, place.size, place.height)
+        return data, Place(
+            start,
+            end,
+            style=place.style,
+            children=place.children,
+            keys=place.keys,
+            size=place.size,
+            height=place.height,
+        )
 
     def _scalar(self, event: Any, start: int) -> tuple[Any, Place]:
         # The two parsers name the plain style differently: '' and None.
         style: str = event.style or ""
-        place = Place(self._value_start(event, start), self.base + event.end_mark.index, style)
+        begin = self._value_start(event, start)
+        end = self.base + event.end_mark.index
+        place = Place(begin, end if end > begin >= start else begin, style=style)
         text: str = event.value
         try:
             return (plain(text) if event.implicit[0] and not style else checked(text)), place
@@ -235,14 +253,17 @@ class _Composer:
             return "", place
 
     def _value_start(self, event: Any, start: int) -> int:
-        """Step over the anchor or tag that the parser counts as part of a scalar."""
+        """Step over the anchor or tag that the parser counts as part of a scalar.
+
+        Where a value is left empty the two parsers disagree about the blanks around it: it stands before them.
+        """
+        if event.end_mark.index == event.start_mark.index:
+            before = self.source.text[max(start - 200, 0) : start]
+            return start - (len(before) - len(before.rstrip()))
         if event.anchor is None and event.tag is None:
             return start
-        at = start
-        while at < len(self.source.text) and self.source.text[at] in "&!":
-            at = self._token_end(at)
-            at += len(self.source.text[at:]) - len(self.source.text[at:].lstrip(" \t"))
-        return min(at, self.base + event.end_mark.index)
+        properties = _PROPERTIES.match(self.source.text, start)
+        return min(properties.end() if properties else start, self.base + event.end_mark.index)
 
     def _sequence(self, start: int, depth: int) -> tuple[list[Any], Place]:
         items: list[Any] = []
@@ -257,7 +278,7 @@ class _Composer:
             size += place.size
             height = max(height, place.height + 1)
         end = self.base + event.end_mark.index
-        return items, Place(start, end, "", children, {}, size, height)
+        return items, Place(start, end, children=children, size=size, height=height)
 
     def _mapping(self, opening: Any, start: int, depth: int, label: str) -> tuple[Any, Place]:
         out: dict[str, Any] = {}
@@ -290,8 +311,8 @@ class _Composer:
             del self.problems[before:]
             raw = self.source.text[start:end]
             self._unquoted(label, raw.splitlines()[0] if raw else raw, start, start + 1)
-            return raw, Place(start, end, "", {}, {}, size, 1)
-        return out, Place(start, end, "", children, keys, size, height)
+            return raw, Place(start, end, size=size)
+        return out, Place(start, end, children=children, keys=keys, size=size, height=height)
 
     def _key(self, event: Any, start: int, depth: int) -> tuple[str | None, Place]:
         """Read a key; None stands for one that cannot be kept."""

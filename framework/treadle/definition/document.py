@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeGuard
 
 from treadle.errors import ConfigurationError, DefinitionError, NotFound, Problem, Severity
@@ -23,6 +24,8 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 At = Literal["key", "value", "parent"]
 
+_NO_PLACES: Mapping[str | int, Place] = MappingProxyType({})
+_NO_STRETCHES: Mapping[str | int, tuple[int, int]] = MappingProxyType({})
 _BREAK = re.compile(r"\r\n|\n|\r")
 
 
@@ -84,7 +87,6 @@ class Source:
         )
 
 
-@dataclass(slots=True)
 class Place:
     """Where a value stands in the text, with the places of what is inside it.
 
@@ -92,13 +94,27 @@ class Place:
     `size` and `height` count the value with everything below it, aliases expanded.
     """
 
-    start: int
-    end: int
-    style: str = ""
-    children: Mapping[str | int, Place] = field(default_factory=dict["str | int", "Place"])
-    keys: Mapping[str | int, tuple[int, int]] = field(default_factory=dict["str | int", "tuple[int, int]"])
-    size: int = 1
-    height: int = 1
+    __slots__ = ("children", "end", "height", "keys", "size", "start", "style")
+
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        *,
+        style: str = "",
+        children: Mapping[str | int, Place] = _NO_PLACES,
+        keys: Mapping[str | int, tuple[int, int]] = _NO_STRETCHES,
+        size: int = 1,
+        height: int = 1,
+    ) -> None:
+        """Take what the composer counted; a scalar has nothing inside."""
+        self.start = start
+        self.end = end
+        self.style = style
+        self.children = children
+        self.keys = keys
+        self.size = size
+        self.height = height
 
 
 @dataclass(frozen=True, slots=True)

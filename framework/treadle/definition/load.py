@@ -17,6 +17,7 @@ from treadle.definition.document import Document, Findings, Loaded, Source, Tree
 from treadle.definition.native import read_agent
 from treadle.definition.project import read_project
 from treadle.definition.prompts import Setting, Texts
+from treadle.definition.validation import fields_of
 from treadle.errors import ConfigurationError, NotFound, Problem
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
@@ -38,6 +39,7 @@ __all__ = [
 PROJECT_FILE = "treadle.yaml"
 
 _KINDS = ("agent", "project", "workflow")
+_KNOWN = frozenset({*fields_of(AgentSpec), *fields_of(ProjectSpec)})
 _SEVERITY = {"error": 0, "warning": 1, "note": 2}
 _NAME_LINE = re.compile(
     r"^name:[ \t]+(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"][^#\n]*?))[ \t]*(?:#.*)?$", re.MULTILINE
@@ -243,6 +245,10 @@ def _native(
     data: Mapping[str, Any], findings: Findings, setting: Setting, texts: Texts
 ) -> AgentSpec | ProjectSpec | None:
     kind = data.get("kind")
+    if "kind" not in data and not _KNOWN & set(data):
+        said, hint = "this is not a document that treadle knows", "begin with: version: 1.0.0 and kind: agent"
+        findings.add("TR105", said, (), at="parent", hint=hint)
+        return None
     if "kind" not in data:
         hint = "write kind: agent, project or workflow"
         findings.add("TR101", "missing field 'kind'", (), at="parent", hint=hint)
