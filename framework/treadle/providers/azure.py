@@ -58,8 +58,6 @@ class AzureOpenAIProvider(OpenAIProvider):
     def _connect(self) -> openai.AsyncOpenAI:
         from openai import AsyncAzureOpenAI
 
-        from treadle.outbound import http_client
-
         endpoint = self._endpoint
         if self._is_v1:
             return super()._connect()
@@ -70,7 +68,7 @@ class AzureOpenAIProvider(OpenAIProvider):
             api_version=endpoint.api_version or DEFAULT_API_VERSION,
             default_headers=dict(endpoint.headers),
             max_retries=0,
-            http_client=http_client(),
+            http_client=self._http_client(),
         )
         client.organization = endpoint.organization
         client.project = None

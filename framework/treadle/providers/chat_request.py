@@ -13,6 +13,7 @@ from treadle.objects.agent import ModelOptions
 from treadle.objects.message import ImageFilePart, ImageUrlPart, Message, TextPart, estimate_tokens
 from treadle.objects.record import JsonSchema, JsonValue
 from treadle.providers.base import ModelRequest, ToolDefinition
+from treadle.text import clean
 
 Json = dict[str, JsonValue]
 CallIds = Mapping[tuple[int, int], str]
@@ -33,11 +34,11 @@ class Dialect:
 
 def clean_text(text: str) -> str:
     """Give the text with lone surrogates and NUL replaced by U+FFFD, and surrogate pairs joined."""
-    if text.isascii() and "\0" not in text:
-        return text
+    if text.isascii():
+        return clean(text)
     if _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\0", "\ufffd")
+    return clean(text)
 
 
 def chat_body(request: ModelRequest, dialect: Dialect) -> Json:

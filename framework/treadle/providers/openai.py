@@ -87,25 +87,30 @@ class OpenAIProvider:
     def _connect(self) -> openai.AsyncOpenAI:
         from openai import AsyncOpenAI
 
-        from treadle.outbound import http_client
-
         client = AsyncOpenAI(
             api_key=self._endpoint.api_key or UNUSED_KEY,
             base_url=self._base_url,
             default_headers=dict(self._endpoint.headers),
             max_retries=0,
-            http_client=http_client(),
+            http_client=self._http_client(),
         )
         # The SDK takes from the environment what it is not given; the endpoint is all there is.
         client.organization = self._endpoint.organization
         client.project = None
         return client
 
+    def _http_client(self) -> httpx2.AsyncClient:
+        from treadle.outbound import http_client
+
+        return http_client(has_tls=self._base_url.startswith("https:"))
+
     async def call(self, request: ModelRequest, emit: Emit) -> ModelReply:
         """Ask the model, and again where that can help; see `Provider.call`.
 
         Errors: ProviderError, whose `retry_after_s` is the wait that the endpoint asked for.
         """
+        if self._client.is_closed():
+            raise ProviderError(f"the connection to {Scene(self._base_url).where} is closed")
         deadline = None if request.timeout_s is None else self._clock.monotonic() + request.timeout_s
         for retries in itertools.count():
             outcome = await self._in_some_dialect(request, emit, deadline)
@@ -268,9 +273,16 @@ class _Taker:
 
 async def _read_events(chunks: AsyncIterator[bytes], content_type: str, taker: _Taker) -> bytes | None:
     """Read a stream of events to its end; give the bytes instead where the answer is no such stream."""
+    from treadle.outbound import MAX_REPLY_BYTES, ReplyTooLarge
+
     head = bytearray()
     events: EventParser | None = None
+    size = 0
     async for chunk in chunks:
+        # Hazard: the client bounds what arrives, and this what it unpacks to, should it be compressed after all.
+        size += len(chunk)
+        if size > MAX_REPLY_BYTES:
+            raise ReplyTooLarge(f"the reply is longer than {MAX_REPLY_BYTES} bytes")
         fresh = chunk
         if events is None:
             head += chunk

@@ -147,8 +147,14 @@ def error_reply(
 
 def sse(*events: object, done: bool = True) -> bytes:
     """Give events as server-sent bytes: objects as JSON, strings as they are, and [DONE] at the end."""
-    data = [event if isinstance(event, str) else json.dumps(event) for event in events]
+    data = [event if isinstance(event, str) else _json(event) for event in events]
     return "".join(f"data: {text}\n\n" for text in (*data, *(["[DONE]"] if done else []))).encode()
+
+
+def _json(value: object) -> str:
+    """Write characters as themselves, so that their bytes can be cut, but for those that have no bytes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if not any("\ud800" <= c <= "\udfff" for c in text) else json.dumps(value)
 
 
 def chunk(
@@ -380,7 +386,10 @@ def _has_key(request: Request, api_key: str) -> bool:
 async def _read_request(reader: asyncio.StreamReader) -> Request | None:
     """Read the next request of a connection; None where the client sends no more."""
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
+        start = await reader.read(1)
+        if not start.isalpha():
+            return None  # The end of the connection, or a client that speaks TLS.
+        head = start + await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
