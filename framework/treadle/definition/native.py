@@ -53,8 +53,8 @@ def read_agent(
             hint="write a key that begins with x-",
         )
         del top["extensions"]
-    references.check(top, findings, folder=setting.folder, root=setting.root)
     _model(top, findings)
+    references.check(top, findings, folder=setting.folder, root=setting.root)
     names = _inputs(top, findings)
     prompts = Prompts(names=names, findings=findings, setting=setting, texts=texts)
     _instructions(top, prompts)
@@ -265,7 +265,7 @@ def _function(
 def _contradictions(
     tool: FunctionTool, declared: Mapping[str, Any], path: KeyPath, findings: Findings
 ) -> None:
-    if tool.is_client_side and tool.parameters is None:
+    if tool.is_client_side and tool.call is None and tool.parameters is None:
         missing(
             "parameters", path, findings, hint="a function without call has no signature to read them from"
         )
