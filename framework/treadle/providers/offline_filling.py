@@ -239,12 +239,12 @@ def _number_candidates(want: Slot, reading: Reading) -> list[Candidate]:
 
 def _run_with_units(items: Sequence[Item], reading: Reading) -> list[tuple[Item, ...]]:
     # A unit may stand between a number and the next one: `10 km and 20 km`.
-    ends = {q.start: q.end for q in reading.quantities}
     widened: list[Item] = []
     for item in items:
-        m = rx(UNIT).match(reading.text, ends[item.start])
+        m = rx(UNIT).match(reading.text, item.end)
         widened.append(item._replace(end=m.end()) if m and not is_stop(m[1]) else item)
-    return _run_of(widened, reading.text)
+    plain = {i.start: i for i in items}
+    return [tuple(plain[i.start] for i in run) for run in _run_of(widened, reading.text)]
 
 
 def _number_tier(want: Slot, quantity: Quantity) -> int:

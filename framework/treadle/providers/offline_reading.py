@@ -317,6 +317,15 @@ def _starts_sentence(text: str, start: int) -> bool:
     return not before or before[-1] in ".!?\n:"
 
 
+def _can_be_name(rest: str, vocabulary: frozenset[str]) -> bool:
+    """Tell whether a sentence's first word can be a name by what follows: `Paris weather`, `Ada and Bob`."""
+    following = rx(WORD).search(rest)
+    if following is None or rest[: following.start()].strip():
+        return True
+    word = following.group()
+    return not word[0].islower() or word in {"and", "or", "please"} or stem(word) in vocabulary
+
+
 def _names(text: str, taken: Sequence[tuple[int, int]], vocabulary: frozenset[str]) -> list[Noun]:
     """Give the runs of capitalised words, without a sentence's first word where that is a plain word."""
     found: list[Noun] = []
@@ -340,7 +349,7 @@ def _names(text: str, taken: Sequence[tuple[int, int]], vocabulary: frozenset[st
             continue
         is_name = word[0].isupper() and word.lower() not in MONTHS and _is_value_word(word, vocabulary)
         if is_name and not run and _starts_sentence(text, m.start()):
-            is_name = not is_lead(word)
+            is_name = not is_lead(word) and _can_be_name(text[m.end() :], vocabulary)
         if not is_name or overlaps(m.span(), taken):
             close()
             continue

@@ -90,7 +90,12 @@ def _object(want: Slot, known: Known, found: Sequence[Leaf], depth: int) -> dict
     inner = slots(want.schema, want.root)
     values = {s.name: v for s in inner if (v := _from_results(s, found)) is not None}
     open_slots = [s for s in inner if s.name not in values and not _is_prose(s)]
-    read = {name: c.items[0].value for name, c in fill(open_slots, known.message).items()}
+    read: dict[str, Json] = {}
+    for name, candidate in fill(open_slots, known.message).items():
+        part = next(s for s in open_slots if s.name == name)
+        # What was named earlier is worth more than what merely has the type now.
+        told = _told(part, known.earlier, NAMED) if candidate.tier == GUESSED else None
+        read[name] = candidate.items[0].value if told is None else told
     shaped: dict[str, Any] = {}
     for name in as_mapping(want.schema.get("properties")) or {}:
         part = next(s for s in inner if s.name == name)
@@ -155,8 +160,12 @@ def _from_results(want: Slot, found: Sequence[Leaf]) -> Json | None:
 
 def _from_messages(want: Slot, known: Known, *, is_whole: bool) -> Json | None:
     # The properties of an object have had their share of the message; older messages are open to all.
-    own = ((known.message, GUESSED),) if is_whole else ()
-    for reading, least in (*own, *((r, PLACED) for r in known.earlier)):
+    own = _told(want, [known.message], GUESSED) if is_whole else None
+    return _told(want, known.earlier, PLACED) if own is None else own
+
+
+def _told(want: Slot, readings: Sequence[Reading], least: int) -> Json | None:
+    for reading in readings:
         for candidate in candidates(want, reading):
             if candidate.tier >= least:
                 return candidate.items[0].value
