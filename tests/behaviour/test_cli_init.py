@@ -57,7 +57,7 @@ def test_a_new_project_has_the_listed_files_and_no_problem(
 def test_the_tests_of_a_new_project_pass(folder: Path) -> None:
     assert invoke(["init", "weather"]) == 0
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder / "weather",
         capture_output=True,
         text=True,

@@ -77,7 +77,11 @@ def test_a_command_of_the_documentation_exists(block: Block) -> None:
             parse(words[1:])
         if words[:1] == ["make"]:
             done = subprocess.run(
-                ["make", "--dry-run", "--always-make", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+                ["make", "--dry-run", "--always-make", *words[1:]],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert done.returncode == 0, done.stderr
 
@@ -109,7 +113,12 @@ def parse(arguments: list[str]) -> None:
 
 def test_the_parser_of_this_test_refuses_what_does_not_exist() -> None:
     parse(["validate", "not-there.agent.yaml", "--format", "json"])
-    for wrong in (["no-such-command"], ["validate", "x.yaml", "--no-such-option"], ["completion", "tcsh"], ["config"]):
+    for wrong in (
+        ["no-such-command"],
+        ["validate", "x.yaml", "--no-such-option"],
+        ["completion", "tcsh"],
+        ["config"],
+    ):
         with pytest.raises((click.ClickException, AssertionError)):
             parse(wrong)
 
@@ -125,7 +134,12 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     source = "\n\n".join(block.text for block in blocks("python") if block.page == page)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source], cwd=tmp_path, capture_output=True, text=True, check=False, env=environ
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ,
     )
     assert done.returncode == 0, done.stderr
 
@@ -133,15 +147,23 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_link_leads_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    targets = [t.partition("#")[0] for t in LINK.findall(text) if "://" not in t and not t.startswith(("#", "mailto:"))]
+    targets = [
+        t.partition("#")[0]
+        for t in LINK.findall(text)
+        if "://" not in t and not t.startswith(("#", "mailto:"))
+    ]
     assert [t for t in targets if not (page.parent / t).exists()] == []
 
 
 def test_the_code_of_every_error_has_a_paragraph() -> None:
     sources = "\n".join(
-        f.read_text(encoding="utf-8") for kind in ("py", "sql") for f in (ROOT / "framework").rglob(f"*.{kind}")
+        f.read_text(encoding="utf-8")
+        for kind in ("py", "sql")
+        for f in (ROOT / "framework").rglob(f"*.{kind}")
     )
     raised = set(re.findall(r"\bTR\d{3}\b", sources))
-    explained = set(re.findall(r"^\#+ (TR\d{3})\b", (ROOT / "docs/errors.md").read_text(encoding="utf-8"), re.MULTILINE))
+    explained = set(
+        re.findall(r"^\#+ (TR\d{3})\b", (ROOT / "docs/errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert raised - explained == set(), "explain them in docs/errors.md"
     assert explained - raised == set(), "nothing raises these any more"
