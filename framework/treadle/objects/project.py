@@ -13,37 +13,49 @@ from treadle.objects.record import Duration, Name, Record
 class PythonSpec(Record):
     """Which Python code documents may name."""
 
-    allow_modules: tuple[str, ...] = Field((), description="Modules (with what is below them) that `call` may name.")
+    allow_modules: tuple[str, ...] = Field(
+        default=(), description="Modules (with what is below them) that `call` may name."
+    )
 
 
 class AllowSpec(Record):
     """What documents may reach outside themselves."""
 
-    env: tuple[str, ...] = Field((), description="Environment variables that ${env:NAME} may read.")
-    hosts: tuple[str, ...] = Field((), description="Hosts that tools may call.")
-    stdio_mcp: tuple[str, ...] = Field((), description="MCP servers that may be started as processes.")
+    env: tuple[str, ...] = Field(default=(), description="Environment variables that ${env:NAME} may read.")
+    hosts: tuple[str, ...] = Field(default=(), description="Hosts that tools may call.")
+    stdio_mcp: tuple[str, ...] = Field(
+        default=(), description="MCP servers that may be started as processes."
+    )
 
 
 class ProjectDefaults(Record):
     """What runs get where nothing else says so."""
 
-    run_ttl: Duration | None = Field(None, description="When a run expires, counted from its creation.")
-    on_busy: Literal["reject", "queue"] = Field("reject", description="What a second run on a busy thread does.")
-    approval: Literal["never", "always"] | None = Field(None, description="Whether tools ask a person.")
+    run_ttl: Duration | None = Field(
+        default=None, description="When a run expires, counted from its creation."
+    )
+    on_busy: Literal["reject", "queue"] = Field(
+        default="reject", description="What a second run on a busy thread does."
+    )
+    approval: Literal["never", "always"] | None = Field(
+        default=None, description="Whether tools ask a person."
+    )
 
 
 class ProjectSpec(Record):
     """The document `treadle.yaml`."""
 
-    version: str = Field("1.0.0", pattern=r"^1\.\d+\.\d+$", description="The version of the format.")
+    version: str = Field(default="1.0.0", pattern=r"^1\.\d+\.\d+$", description="The version of the format.")
     kind: Literal["project"] = "project"
     name: Name | None = None
     description: str | None = None
-    store: str = Field("sqlite:///.treadle/treadle.db", description="Where everything is kept.")
+    store: str = Field(default="sqlite:///.treadle/treadle.db", description="Where everything is kept.")
     python: PythonSpec = Field(default_factory=PythonSpec)
     allow: AllowSpec = Field(default_factory=AllowSpec)
     connections: dict[str, Connection] = Field(default_factory=dict, description="Model endpoints, by name.")
-    models: dict[str, ModelEntry] = Field(default_factory=dict, description="Models, by the name that documents use.")
-    templates: tuple[str, ...] = Field((), description="Folders that templates include from.")
+    models: dict[str, ModelEntry] = Field(
+        default_factory=dict, description="Models, by the name that documents use."
+    )
+    templates: tuple[str, ...] = Field(default=(), description="Folders that templates include from.")
     defaults: ProjectDefaults = Field(default_factory=ProjectDefaults)
     extensions: dict[str, Any] = Field(default_factory=dict, description="The document's x- keys, untouched.")

@@ -52,7 +52,12 @@ def parse_duration(text: object) -> float:
             iso = _ISO.fullmatch(text)
             assert iso is not None
             days, hours, minutes, seconds = iso.groups()
-            return float(days or 0) * 86400 + float(hours or 0) * 3600 + float(minutes or 0) * 60 + float(seconds or 0)
+            return (
+                float(days or 0) * 86400
+                + float(hours or 0) * 3600
+                + float(minutes or 0) * 60
+                + float(seconds or 0)
+            )
         return sum(float(n) * _SECONDS[unit] for n, unit in _DURATION.findall(text))
     msg = f"'{text}' is not a duration: write 500ms, 20s, 5m, 1h30m, 2d or PT5M"
     raise ValueError(msg)

@@ -52,10 +52,10 @@ class RunOverrides(Record):
     additional_instructions: str | None = None
     tools: tuple[ToolSpec, ...] | None = None
     tool_choice: str | None = None
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
-    max_prompt_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
     thread: ThreadSpec | None = None
     output_schema: JsonSchema | None = None
     parallel_tool_calls: bool | None = None

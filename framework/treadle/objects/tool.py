@@ -22,13 +22,15 @@ RetryOn = Annotated[
 class Retry(Record):
     """How often to try again, and how long to wait in between."""
 
-    max_attempts: int = Field(1, ge=1, le=100, description="Attempts in all; 1 means no retry.")
-    initial_delay: Duration = Field("1s", description="The wait before the second attempt.")
-    backoff: float = Field(2, ge=1, description="What each wait is multiplied by.")
-    max_delay: Duration = Field("60s", description="The longest wait.")
-    jitter: Literal["full", "none"] = Field("full", description="Whether the wait is drawn at random below its length.")
+    max_attempts: int = Field(default=1, ge=1, le=100, description="Attempts in all; 1 means no retry.")
+    initial_delay: Duration = Field(default="1s", description="The wait before the second attempt.")
+    backoff: float = Field(default=2, ge=1, description="What each wait is multiplied by.")
+    max_delay: Duration = Field(default="60s", description="The longest wait.")
+    jitter: Literal["full", "none"] = Field(
+        default="full", description="Whether the wait is drawn at random below its length."
+    )
     on: tuple[RetryOn, ...] = Field(
-        ("rate_limit", "connection", "http_5xx"), description="The error codes that are tried again."
+        default=("rate_limit", "connection", "http_5xx"), description="The error codes that are tried again."
     )
 
 
@@ -36,14 +38,14 @@ class ApprovalWhen(Record):
     """Ask a person when an expression over `args` and `tool` is true."""
 
     when: str = Field(description="An expression over `args` and `tool`.")
-    message: str | None = Field(None, description="The question, a template over `args` and `tool`.")
+    message: str | None = Field(default=None, description="The question, a template over `args` and `tool`.")
 
 
 class ApprovalNames(Record):
     """Ask a person for some tools and not for others, by name."""
 
-    always: tuple[str, ...] = Field((), description="Tools that always ask.")
-    never: tuple[str, ...] = Field((), description="Tools that never ask.")
+    always: tuple[str, ...] = Field(default=(), description="Tools that always ask.")
+    never: tuple[str, ...] = Field(default=(), description="Tools that never ask.")
 
 
 ToolApproval = Literal["never", "always"] | ApprovalWhen
@@ -55,32 +57,38 @@ class FunctionTool(Record):
 
     type: Literal["function"] = "function"
     name: ToolName = Field(description="The name by which the model calls it.")
-    description: str = Field("", description="What it does, told to the model.")
+    description: str = Field(default="", description="What it does, told to the model.")
     call: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$",
         description="The Python callable, as package.module:attribute; its module must be on the project's allow-list.",
     )
     runs: Literal["client", "server"] | None = Field(
-        None, description="Who runs it: `client` stops the run at requires_action, `server` runs it here."
+        default=None,
+        description="Who runs it: `client` stops the run at requires_action, `server` runs it here.",
     )
     parameters: JsonSchema | None = Field(
-        None, description="JSON Schema of the arguments; derived from the callable's signature when absent."
+        default=None,
+        description="JSON Schema of the arguments; derived from the callable's signature when absent.",
     )
-    strict: bool = Field(False, description="Ask the model to keep to the schema exactly.")
-    effect: Effect = Field("once", description="What a repeated call does to the outside world.")
+    strict: bool = Field(default=False, description="Ask the model to keep to the schema exactly.")
+    effect: Effect = Field(default="once", description="What a repeated call does to the outside world.")
     pass_: tuple[Literal["run", "thread", "idempotency_key"], ...] = Field(
-        (), alias="pass", description="Arguments that treadle supplies and the model never sees."
+        default=(), alias="pass", description="Arguments that treadle supplies and the model never sees."
     )
-    approval: ToolApproval | None = Field(None, description="Whether a person must agree before it runs.")
-    timeout: Duration | None = Field(None, description="How long one call may take.")
-    retry: Retry | None = Field(None, description="How failed calls are repeated; not for effect `once`.")
-    max_result_chars: int = Field(20_000, ge=1, description="Longer results are cut, with a mark.")
+    approval: ToolApproval | None = Field(
+        default=None, description="Whether a person must agree before it runs."
+    )
+    timeout: Duration | None = Field(default=None, description="How long one call may take.")
+    retry: Retry | None = Field(
+        default=None, description="How failed calls are repeated; not for effect `once`."
+    )
+    max_result_chars: int = Field(default=20_000, ge=1, description="Longer results are cut, with a mark.")
     on_error: Literal["return", "fail"] = Field(
-        "return", description="Whether an error goes back to the model or fails the run."
+        default="return", description="Whether an error goes back to the model or fails the run."
     )
     on_unknown: Literal["tell", "ask", "fail"] = Field(
-        "tell", description="What happens when a crash leaves it unknown whether a call was made."
+        default="tell", description="What happens when a crash leaves it unknown whether a call was made."
     )
 
     @property
@@ -96,7 +104,9 @@ class UnavailableTool(Record):
     name: str | None = None
     description: str = ""
     unavailable: str = Field(description="Why it cannot run.")
-    options: dict[str, Any] = Field(default_factory=dict, description="The rest of the declaration, untouched.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The rest of the declaration, untouched."
+    )
 
 
 ToolSpec = FunctionTool | UnavailableTool

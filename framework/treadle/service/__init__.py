@@ -1,0 +1,193 @@
+"""Every verb, once: the command line, the server and Python users call the same ones.
+
+`Treadle` is the composition root: it opens the store, reads the project, and hands each part what it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from treadle.clock import Clock, SystemClock
+from treadle.definition.load import find_project, load_project
+from treadle.engine.executor import Executor
+from treadle.engine.plan import make_plan
+from treadle.engine.stream import Stream
+from treadle.errors import ConfigurationError
+from treadle.ids import Ids, SortableIds
+from treadle.objects.agent import Agent
+from treadle.objects.project import ProjectSpec
+from treadle.objects.run import Run
+from treadle.providers.base import Provider
+from treadle.service.agents import Agents
+from treadle.service.messages import Messages
+from treadle.service.models import Models
+from treadle.service.runs import Runs
+from treadle.service.threads import Threads
+from treadle.settings import Settings
+from treadle.steps.base import Plan
+from treadle.store import open_store
+from treadle.store.base import Store
+from treadle.tools.base import Binding
+
+GRACE_S = 5.0
+"""How long a closing process lets its walks come to their next checkpoint."""
+
+
+class Treadle:
+    """A store, the project around it, and the verbs on agents, threads, messages and runs.
+
+    Use it as an async context manager. Leaving it never cancels a run: a walk that is under way stops at its
+    next checkpoint, and whoever claims its run goes on from there.
+    """
+
+    def __init__(
+        self,
+        store: str | Store | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        providers: Mapping[str, Provider] | None = None,
+        clock: Clock | None = None,
+        ids: Ids | None = None,
+        settings: Settings | None = None,
+        project: str | Path | None = None,
+        base_url: str | None = None,
+    ) -> None:
+        """Open the store (making it where there is none) and read the project.
+
+        Shapes: `store` is a URL such as ``sqlite:///treadle.db``, a path, or a store; without it the
+        environment's TREADLE_STORE, then the project's `store`, then ``.treadle/treadle.db`` in the project.
+        `tools` are functions that agents may use by name. `providers` replaces the providers of a type
+        (`openai`, `scripted` …). `project` is a folder or its `treadle.yaml`; without it the nearest one above
+        the current folder counts. `base_url` replaces the default connection's address.
+
+        Errors: StoreError; DefinitionError for the project file; ConfigurationError.
+        """
+        self.settings = settings or Settings.from_environment()
+        self.tenant = self.settings.tenant
+        self.project, self.root = read_project(project)
+        self.clock: Clock = clock or SystemClock()
+        self.ids: Ids = ids or SortableIds()
+        self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
+        self.callables = {_name_of(f): f for f in tools}
+        self.stream = Stream()
+        self.store = self._open(store)
+        self.executor = Executor(
+            self.store,
+            clock=self.clock,
+            stream=self.stream,
+            make_plan=self.plan,
+            walker=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new('walker')[-8:]}",
+        )
+        self.agents = Agents(self)
+        self.threads = Threads(self)
+        self.messages = Messages(self)
+        self.runs = Runs(self)
+
+    def _open(self, store: str | Store | None) -> Store:
+        if store is not None and not isinstance(store, str):
+            return store
+        url = store or self.settings.store or _inside(self.project.store, self.root)
+        return open_store(url, durability=self.settings.durability)
+
+    @property
+    def binding(self) -> Binding:
+        """Give what tools are bound with: the code that this process may reach."""
+        return Binding(self.root, self.project.python.allow_modules, self.callables)
+
+    def plan(self, run: Run, agent: Agent) -> Plan:
+        """Work out how a run of an agent is walked here.
+
+        Errors: ConfigurationError for what this process cannot supply; DefinitionError for a template.
+        """
+        return make_plan(
+            run,
+            agent.spec,
+            resolve_model=self.models.resolve,
+            binding=self.binding,
+            agent_name=agent.name or agent.id,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Give the open treadle."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Let walks come to a checkpoint, then let the store and the connections go."""
+        await self.executor.park(GRACE_S)
+        await self.runs.settle()
+        await self.models.close()
+        await self.store.close()
+
+
+def read_project(given: str | Path | None) -> tuple[ProjectSpec, Path]:
+    """Give the project of a folder and the folder it is in; an empty project where there is no file.
+
+    Errors: ConfigurationError when the folder does not exist; DefinitionError for the file's problems.
+    """
+    start = Path(given) if given is not None else Path.cwd()
+    if given is not None and not start.exists():
+        raise ConfigurationError(f"there is no project at {start}", hint="name a folder with a treadle.yaml")
+    found = start if start.is_file() else find_project(start)
+    if found is None:
+        return ProjectSpec(), start.resolve()
+    return load_project(found)[0], found.resolve().parent
+
+
+def _inside(url: str, root: Path) -> str:
+    """Give the project's store URL with a relative path made to start at the project's folder."""
+    scheme, found, path = url.partition("://")
+    if not found:
+        scheme, path = "sqlite", f"/{url}"
+    if path == ":memory:" or path.startswith("//") or not path.startswith("/"):
+        return url
+    return f"{scheme}:///{root / path.removeprefix('/')}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ConfigurationError(
+            "a tool must be a function with a name", hint="pass def functions, not lambdas"
+        )
+    return name
+
+
+def run(
+    agent: str | Path,
+    text: str,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    thread: str | None = None,
+    model: str | None = None,
+    store: str | Store | None = None,
+    tools: Sequence[Callable[..., Any]] = (),
+    providers: Mapping[str, Provider] | None = None,
+) -> Run:
+    """Run an agent's document on a text and give the finished run; `run.output` is the answer.
+
+    The one-line door for scripts. Without `thread` a new one is made; without `store` the project's own is
+    used.
+
+    Errors: what `Treadle.runs.create_and_wait` raises; StateError inside a running event loop.
+    """
+
+    path = Path(agent)
+    project = path.parent if path.is_file() else None
+
+    async def once() -> Run:
+        async with Treadle(store, tools=tools, providers=providers, project=project) as treadle:
+            found = await treadle.agents.open(str(agent))
+            thread_id = thread or (await treadle.threads.create()).id
+            await treadle.messages.create(thread_id, role="user", content=text)
+            return await treadle.runs.create_and_wait(thread_id, agent=found, inputs=inputs, model=model)
+
+    return asyncio.run(once())

@@ -1,0 +1,202 @@
+"""The verbs on agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from treadle.definition.load import find_agent, find_project, load, split_target
+from treadle.errors import ConfigurationError, NotFound, StateError
+from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
+from treadle.objects.tool import FunctionTool
+from treadle.service.ids import one_id
+from treadle.store.base import Order
+from treadle.tools.function import describe
+
+if TYPE_CHECKING:
+    from treadle.service import Treadle
+
+
+class Agents:
+    """Create, apply, get, list and delete agents."""
+
+    def __init__(self, treadle: Treadle) -> None:
+        """Take the composition root."""
+        self._treadle = treadle
+
+    async def create(
+        self,
+        spec: AgentSpec | None = None,
+        *,
+        model: str | ModelSpec | None = None,
+        instructions: str = "",
+        name: str | None = None,
+        description: str | None = None,
+        tools: Sequence[Callable[..., Any] | FunctionTool] = (),
+        **fields: Any,
+    ) -> Agent:
+        """Make a new agent, from a spec or from its fields.
+
+        Shapes: instructions given here are literal text, never a template; a function among the tools is
+        described by its signature and registered under its name in this process. Further fields are those of
+        the agent document.
+
+        Errors: StateError for fields that no agent has.
+        """
+        treadle = self._treadle
+        if spec is None:
+            fields |= {
+                "name": name,
+                "description": description,
+                "instructions": Instructions(text=instructions),
+            }
+            spec = self._spec(model, tools, fields)
+        agent = Agent(
+            id=treadle.ids.new("asst"),
+            tenant=treadle.tenant,
+            name=spec.name,
+            origin="api",
+            created_ms=treadle.clock.now_ms(),
+            spec=spec,
+        )
+        await treadle.store.insert(treadle.tenant, agent)
+        return agent
+
+    def _spec(
+        self,
+        model: str | ModelSpec | None,
+        tools: Sequence[Callable[..., Any] | FunctionTool],
+        fields: Mapping[str, Any],
+    ) -> AgentSpec:
+        if model is None:
+            raise StateError(
+                "an agent needs a model", hint="model='offline', or the name of an endpoint's model"
+            )
+        try:
+            return AgentSpec(
+                model=ModelSpec(id=model) if isinstance(model, str) else model,
+                tools=tuple(t if isinstance(t, FunctionTool) else self._registered(t) for t in tools),
+                **fields,
+            )
+        except ValidationError as e:
+            first = e.errors()[0]
+            place = ".".join(str(p) for p in first["loc"])
+            raise StateError(f"the agent's field '{place}' does not fit: {first['msg']}") from e
+
+    def _registered(self, function: Callable[..., Any]) -> FunctionTool:
+        callables = self._treadle.callables
+        name = getattr(function, "__name__", "")
+        known = callables.setdefault(name, function)
+        if known is not function:
+            raise StateError(f"another function is registered as '{name}'", hint="give it another name")
+        description, parameters, _ = describe(function)
+        return FunctionTool(name=name, description=description, parameters=parameters, runs="server")
+
+    async def apply(self, source: str | Path | AgentSpec) -> Agent:
+        """Bring the stored agent of a document up to date: a new version only where its content changed.
+
+        Shapes: `source` is a file (``file.yaml#name`` where it holds several agents) or a spec; agents of
+        documents are found by name in the tenant, and an unnamed one by its file's name.
+
+        Errors: DefinitionError with every problem of the file; NotFound; ConfigurationError when the file
+        belongs to another project than this treadle's.
+        """
+        treadle = self._treadle
+        spec = source if isinstance(source, AgentSpec) else self.read(str(source))
+        name = spec.name or ("agent" if isinstance(source, AgentSpec) else Path(source).name.split(".")[0])
+        now = treadle.clock.now_ms()
+        stored = await treadle.store.agent_named(treadle.tenant, name)
+        if stored is None:
+            agent = Agent(
+                id=treadle.ids.new("asst"),
+                tenant=treadle.tenant,
+                name=name,
+                origin="file",
+                created_ms=now,
+                spec=spec,
+            )
+        elif stored.spec.digest == spec.digest:
+            return stored
+        else:
+            agent = stored.model_copy(update={"version": stored.version + 1, "spec": spec})
+        await treadle.store.insert(treadle.tenant, agent)
+        return agent
+
+    def read(self, target: str) -> AgentSpec:
+        """Read an agent's document: a path, or a name in the project.
+
+        Errors: DefinitionError, NotFound, ConfigurationError.
+        """
+        treadle = self._treadle
+        path = find_agent(target, project_root=treadle.root)
+        project = find_project(path.resolve().parent)
+        if project is not None and project.parent != treadle.root:
+            raise ConfigurationError(
+                f"{path} belongs to the project {project}, and this treadle works in {treadle.root}",
+                hint=f"open it there: Treadle(project='{project.parent}')",
+            )
+        loaded = load([path], project=treadle.project, root=treadle.root if project else None)
+        loaded.raise_if_bad()
+        name = split_target(target)[1] or (target if str(path) != target else None)
+        agents = [d for d in loaded.documents if isinstance(d.spec, AgentSpec)]
+        chosen = [d for d in agents if d.name == name] if name and len(agents) > 1 else agents
+        if not chosen:
+            raise NotFound(
+                "agent", target, hint=f"{path} declares: {', '.join(d.name or '?' for d in agents) or 'none'}"
+            )
+        if len(chosen) > 1:
+            names = ", ".join(f"{path}#{d.name}" for d in chosen)
+            raise ConfigurationError(f"{path} declares several agents", hint=f"name one: {names}")
+        spec = chosen[0].spec
+        assert isinstance(spec, AgentSpec)
+        return spec
+
+    async def open(self, target: str) -> Agent:
+        """Give the agent that a person names: a file, a name in the project, a stored name, an id or its prefix.
+
+        Errors: NotFound; those of `apply`.
+        """
+        treadle = self._treadle
+        if target.startswith("asst_"):
+            return await self.get(target)
+        try:
+            return await self.apply(target)
+        except NotFound as e:
+            stored = await treadle.store.agent_named(treadle.tenant, target)
+            if stored is None:
+                raise e from None
+            return stored
+
+    async def get(self, agent: str, *, version: int | None = None) -> Agent:
+        """Give an agent by its id, a unique beginning of it, or its name.
+
+        Errors: NotFound.
+        """
+        treadle = self._treadle
+        named = None if version else await treadle.store.agent_named(treadle.tenant, agent)
+        if named is not None:
+            return named
+        id_ = await one_id(treadle, Agent, agent)
+        return await treadle.store.get(Agent, treadle.tenant, id_, version=version)
+
+    async def list(
+        self, *, limit: int = 20, order: Order = "desc", after: str | None = None, before: str | None = None
+    ) -> list[Agent]:
+        """Give a page of agents, the newest first."""
+        treadle = self._treadle
+        return await treadle.store.list(
+            Agent, treadle.tenant, limit=limit, order=order, after=after, before=before
+        )
+
+    async def delete(self, agent: str) -> Agent:
+        """Remove an agent from sight; its threads, messages and runs stay.
+
+        Errors: NotFound.
+        """
+        treadle = self._treadle
+        found = await self.get(agent)
+        await treadle.store.delete(treadle.tenant, found, now_ms=treadle.clock.now_ms())
+        return found

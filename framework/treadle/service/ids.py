@@ -1,0 +1,40 @@
+"""Find the one object that a person means: a whole id, a unique beginning of it, or ``@last``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from treadle.errors import NotFound
+from treadle.objects.agent import Agent
+from treadle.objects.run import Run
+from treadle.objects.thread import Thread
+
+if TYPE_CHECKING:
+    from treadle.service import Treadle
+
+WHOLE = 24
+"""Characters after the prefix of an id: shorter texts are looked up as beginnings."""
+
+
+Findable = TypeVar("Findable", Agent, Thread, Run)
+
+
+async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:
+    """Give the id that a text stands for.
+
+    Errors: NotFound when nothing or more than one thing begins like that.
+    """
+    noun = cls.__name__.lower()
+    if given == "@last":
+        newest = await treadle.store.list(cls, treadle.tenant, limit=1)
+        if not newest:
+            raise NotFound(noun, given, hint=f"there is no {noun} yet")
+        return newest[0].id
+    if len(given.partition("_")[2]) >= WHOLE:
+        return given
+    found = await treadle.store.find(cls, treadle.tenant, given) if given else []
+    if len(found) == 1 or given in found:
+        return given if given in found else found[0]
+    if found:
+        raise NotFound(noun, given, hint=f"several begin like that: {', '.join(found)}")
+    raise NotFound(noun, given)

@@ -1,0 +1,512 @@
+"""The verbs on runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from treadle.engine.executor import Prepared
+from treadle.engine.plan import check_inputs
+from treadle.errors import LeaseLost, NotFound, StateError, ThreadBusy, ToolOutputsError
+from treadle.graph.compile import compile_agent
+from treadle.graph.nodes import StepGraph
+from treadle.graph.trace import Trace
+from treadle.lifecycle import ACTIVE, is_terminal
+from treadle.objects.agent import Agent, AgentSpec
+from treadle.objects.event import Event
+from treadle.objects.message import Message, ToolCall, estimate_tokens
+from treadle.objects.record import parse_duration
+from treadle.objects.run import PendingCall, Run, RunOverrides
+from treadle.objects.run_step import Step
+from treadle.service.ids import one_id
+from treadle.store.base import Checkpoint, Graph, Order
+from treadle.text import is_sound
+
+if TYPE_CHECKING:
+    from treadle.service import Treadle
+
+_NOTHING = RunOverrides()
+WATCH_S = 1.0
+"""How long a wait for a run of another process sleeps at most before it looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepDetail:
+    """What a step says beside its journal's row: a tool call's arguments and result, or a reply's calls."""
+
+    calls: tuple[ToolCall, ...] = ()
+    output: str | None = None
+    text: str | None = None
+
+
+class Runs:
+    """Create, watch and steer runs."""
+
+    def __init__(self, treadle: Treadle) -> None:
+        """Take the composition root."""
+        self._treadle = treadle
+        self._walks: dict[str, asyncio.Task[Run]] = {}
+        self._prepared: dict[tuple[str, int, str], Prepared] = {}
+        self._graphs: dict[tuple[str, str, int], tuple[StepGraph, Graph]] = {}
+
+    # -- making ----------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        agent: str | Agent,
+        inputs: Mapping[str, Any] | None = None,
+        additional_messages: Sequence[Mapping[str, Any]] = (),
+        metadata: Mapping[str, Any] | None = None,
+        ttl: str | None = None,
+        **overrides: Any,
+    ) -> Run:
+        """Start a run of an agent on a thread; it is accepted, claimed and durable when this returns.
+
+        Shapes: `agent` is an id, a name or the agent. `additional_messages` are appended to the thread before
+        the run. `overrides` are the fields of `RunOverrides`: model, instructions, additional_instructions,
+        tools, tool_choice, temperature, top_p, max_prompt_tokens, max_completion_tokens, thread, output_schema,
+        parallel_tool_calls, reasoning_effort. Units: `ttl` is a duration such as 10m, counted from now.
+
+        Errors: NotFound; ThreadBusy while another run is active; StateError for inputs or overrides that do not
+        fit; ConfigurationError where the model or a tool cannot be had here. Then nothing is stored.
+        """
+        run, prepared = await self._accept(
+            thread_id,
+            agent,
+            {"inputs": inputs, "additional_messages": additional_messages, "metadata": metadata, "ttl": ttl},
+            overrides,
+        )
+        self._walk(run, prepared)
+        return run
+
+    async def _accept(
+        self,
+        thread_id: str,
+        agent: str | Agent,
+        given: Mapping[str, Any],
+        overrides: Mapping[str, Any],
+    ) -> tuple[Run, Prepared]:
+        """Check a run, plan it and store it, claimed; `given` has the keywords of `create` beside the overrides."""
+        treadle = self._treadle
+        if isinstance(agent, str):
+            agent = await treadle.agents.get(agent)
+        graph, text = self._graph(agent)
+        now = treadle.clock.now_ms()
+        lifetime = given["ttl"] or treadle.project.defaults.run_ttl
+        run = Run(
+            id=treadle.ids.new("run"),
+            tenant=treadle.tenant,
+            thread_id=thread_id,
+            agent_id=agent.id,
+            agent_version=agent.version,
+            graph=graph.digest,
+            inputs=check_inputs(agent.spec, given["inputs"] or {}),
+            overrides=_overrides(overrides),
+            metadata=dict(given["metadata"] or {}),
+            created_ms=now,
+            expires_ms=now + int(parse_duration(lifetime) * 1000) if lifetime else None,
+        )
+        prepared = self._prepare(run, agent, graph)
+        run = run.model_copy(update={"model": prepared.plan.model})
+        first = [treadle.messages.draft(thread_id, **m) for m in given["additional_messages"]]
+        try:
+            stored = await treadle.store.insert(
+                treadle.tenant, *text, *first, run, claim_by=treadle.executor.walker
+            )
+        except ThreadBusy:
+            active = await treadle.store.active_run(treadle.tenant, thread_id)
+            raise ThreadBusy(
+                f"Thread {thread_id} already has an active run {active}.",
+                hint="wait for it, or cancel it",
+                status="active",
+                event="run",
+            ) from None
+        accepted = stored[-1]
+        assert isinstance(accepted, Run)
+        return accepted, prepared
+
+    def _graph(self, agent: Agent) -> tuple[StepGraph, tuple[Graph, ...]]:
+        """Give an agent's step graph, and what of it the store may not have yet."""
+        key = (agent.tenant, agent.id, agent.version)
+        known = self._graphs.get(key)
+        if known is not None:
+            return known[0], ()
+        graph = compile_agent(agent)
+        stored = Graph(graph.digest, graph.text)
+        self._graphs[key] = (graph, stored)
+        return graph, (stored,)
+
+    def _prepare(self, run: Run, agent: Agent, graph: StepGraph) -> Prepared:
+        """Plan a run; runs of one agent that change nothing of it share a plan."""
+        shared = run.overrides == _NOTHING and not _is_templated(agent.spec)
+        if not shared:
+            return Prepared(graph, self._treadle.plan(run, agent))
+        key = (agent.id, agent.version, agent.tenant)
+        known = self._prepared.get(key)
+        if known is None:
+            known = self._prepared[key] = Prepared(graph, self._treadle.plan(run, agent))
+        return known
+
+    def _walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
+        task = asyncio.create_task(self._treadle.executor.execute(run, prepared), name=f"walk {run.id}")
+        self._walks[run.id] = task
+        task.add_done_callback(lambda done: self._ended(run.id, done))
+        return task
+
+    def _ended(self, run_id: str, task: asyncio.Task[Run]) -> None:
+        if self._walks.get(run_id) is task:
+            del self._walks[run_id]
+        if not task.cancelled():
+            task.exception()  # A failed walk is told to whoever waits for it, and needs no other reader.
+
+    async def settle(self) -> None:
+        """Wait for the walks of this process to come to rest."""
+        if self._walks:
+            await asyncio.gather(*self._walks.values(), return_exceptions=True)
+
+    # -- watching --------------------------------------------------------------------------------------------
+
+    async def create_and_wait(self, thread_id: str, *, agent: str | Agent, **fields: Any) -> Run:
+        """Start a run and wait until it ends or needs its client.
+
+        Errors: those of `create` and `wait`.
+        """
+        return await self.wait((await self.create(thread_id, agent=agent, **fields)).id)
+
+    async def wait(self, run_id: str, *, timeout_s: float | None = None) -> Run:
+        """Wait until a run ends or stops at requires_action, whoever walks it.
+
+        Errors: NotFound; TimeoutError after `timeout_s` seconds; what broke a walk of this process.
+        """
+        async with asyncio.timeout(timeout_s):
+            task = self._walks.get(run_id)
+            if task is not None:
+                return await self._whole(await asyncio.shield(task))
+            while True:
+                run = await self.get(run_id)
+                if is_terminal(run.status) or run.status == "requires_action":
+                    return run
+                await self._treadle.store.changed(WATCH_S)
+
+    async def stream(self, thread_id: str, *, agent: str | Agent, **fields: Any) -> AsyncIterator[Event]:
+        """Start a run and give its events while they happen, deltas included, until it ends or needs its client.
+
+        Leaving the iteration early does not stop the run.
+
+        Errors: those of `create`; what broke the walk.
+        """
+        absent = {"inputs": None, "additional_messages": (), "metadata": None, "ttl": None}
+        given = {name: fields.pop(name, default) for name, default in absent.items()}
+        run, prepared = await self._accept(thread_id, agent, given, fields)
+        async for event in self._follow(run, prepared):
+            yield event
+
+    async def _follow(self, run: Run, prepared: Prepared | None, *, after: int = 0) -> AsyncIterator[Event]:
+        treadle = self._treadle
+        follower = treadle.stream.follow(run.id)
+        try:
+            for event in await treadle.store.events(run.tenant, run.id, after=after):
+                yield event
+            task = self._walk(run, prepared)
+            async for event in follower:
+                yield event
+            await asyncio.shield(task)
+        finally:
+            treadle.stream.leave(run.id, follower)
+
+    async def get(self, run: str) -> Run:
+        """Give a run by its id, a unique beginning of it, or ``@last``.
+
+        Errors: NotFound.
+        """
+        treadle = self._treadle
+        found = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run))
+        return await self._whole(found)
+
+    async def _whole(self, run: Run) -> Run:
+        """Give the run with what its thread holds for it: the calls that wait, and the answer."""
+        if run.status == "requires_action":
+            pending = [p.model_copy(update={"call": await self._call(run, p)}) for p in run.pending]
+            return run.model_copy(update={"pending": tuple(pending)})
+        if run.status == "completed" and run.output is None:
+            return run.model_copy(update={"output": await self._output(run)})
+        return run
+
+    async def _call(self, run: Run, pending: PendingCall) -> ToolCall:
+        row = await self._row(run, pending.reply_seq)
+        return row.tool_calls[pending.call_index]
+
+    async def _row(self, run: Run, seq: int) -> Message:
+        rows = await self._treadle.store.rows(
+            run.tenant, run.thread_id, after=seq - 1, before=seq + 1, limit=1
+        )
+        if not rows:
+            raise NotFound("message", f"{run.thread_id}, row {seq}")
+        return rows[0]
+
+    async def _output(self, run: Run) -> Any:
+        treadle = self._treadle
+        steps = await treadle.store.steps(run.tenant, run.id)
+        answer = next((s for s in reversed(steps) if s.kind == "append_message" and s.message_seq), None)
+        if answer is None or answer.message_seq is None:
+            return None
+        text = (await self._row(run, answer.message_seq)).plain
+        agent = await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
+        if agent.spec.output is None and run.overrides.output_schema is None:
+            return text
+        import json
+
+        return json.loads(text)
+
+    async def list(
+        self,
+        thread_id: str | None = None,
+        *,
+        limit: int = 20,
+        order: Order = "desc",
+        after: str | None = None,
+        before: str | None = None,
+    ) -> list[Run]:
+        """Give a page of runs, the newest first: of one thread, or of all.
+
+        Errors: NotFound for the thread.
+        """
+        treadle = self._treadle
+        return await treadle.store.list(
+            Run, treadle.tenant, parent=thread_id, limit=limit, order=order, after=after, before=before
+        )
+
+    async def steps(self, run_id: str) -> list[Step]:
+        """Give a run's journal in order.
+
+        Errors: NotFound.
+        """
+        return await self._treadle.store.steps(self._treadle.tenant, run_id)
+
+    async def detail(self, run: Run, step: Step) -> StepDetail:
+        """Give what a step says beside its journal's row, read from the thread."""
+        if step.kind == "tool_call" and step.reply_seq is not None and step.call_index is not None:
+            call = (await self._row(run, step.reply_seq)).tool_calls[step.call_index]
+            output = (await self._row(run, step.message_seq)).text if step.message_seq else None
+            return StepDetail((call,), output)
+        if step.message_seq is None:
+            return StepDetail()
+        row = await self._row(run, step.message_seq)
+        return StepDetail(row.tool_calls, None, row.text)
+
+    async def trace(self, run_id: str) -> Trace:
+        """Give what a run did, as a graph of its executed steps.
+
+        Errors: NotFound.
+        """
+        treadle = self._treadle
+        run = await self.get(run_id)
+        graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
+        steps = await treadle.store.steps(run.tenant, run.id)
+        entry = next((m for m in treadle.project.models.values() if m.id == run.model), None)
+        return Trace.of(run, graph, steps, price=entry.price if entry else None)
+
+    # -- steering --------------------------------------------------------------------------------------------
+
+    async def submit_tool_outputs(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> Run:
+        """Give the outputs of the calls that a run waits for, all at once, and go on walking it.
+
+        Shapes: ``[{"tool_call_id": …, "output": "text"}, …]``.
+
+        Errors: StateError unless the run is at requires_action; ToolOutputsError for a wrong, missing or doubled
+        id. Then nothing is stored.
+        """
+        run = await self._submit(run_id, outputs)
+        self._walk(run, None)
+        return run
+
+    async def submit_and_stream(
+        self, run_id: str, outputs: Sequence[Mapping[str, Any]]
+    ) -> AsyncIterator[Event]:
+        """Submit outputs as `submit_tool_outputs`, and give the run's further events while they happen."""
+        before = await self._treadle.store.events(
+            self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
+        )
+        run = await self._submit(run_id, outputs)
+        async for event in self._follow(run, None, after=len(before)):
+            yield event
+
+    async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> Run:
+        treadle = self._treadle
+        run = await self.get(run_id)
+        if run.status != "requires_action":
+            raise StateError(
+                f'Runs in status "{run.status}" do not accept tool outputs.',
+                status=run.status,
+                event="submit_tool_outputs",
+                run=run,
+            )
+        texts = _match(run, outputs)
+        steps = {s.path: s for s in await treadle.store.steps(run.tenant, run.id)}
+        last = (await treadle.store.rows(run.tenant, run.thread_id, limit=1, order="desc"))[0].seq
+        now = treadle.clock.now_ms()
+        messages: list[Message] = []
+        ended: list[Step] = []
+        for seq, (pending, text) in enumerate(zip(run.pending, texts, strict=True), last + 1):
+            messages.append(
+                Message(
+                    thread_id=run.thread_id,
+                    tenant=run.tenant,
+                    id="",
+                    seq=seq,
+                    role="tool",
+                    text=text,
+                    reply_seq=pending.reply_seq,
+                    call_index=pending.call_index,
+                    tokens=estimate_tokens(len(text.encode())),
+                    created_ms=now,
+                )
+            )
+            ended.append(
+                steps[pending.path].model_copy(
+                    update={"status": "completed", "edge": None, "ended_ms": now, "message_seq": seq}
+                )
+            )
+        events = [
+            *(Event(run.id, "thread.run.step.completed", s.path) for s in ended),
+            Event(run.id, "thread.run.queued", run.id),
+        ]
+        checkpoint = Checkpoint(
+            run,
+            "queued",
+            {"pending": ()},
+            messages=messages,
+            steps=ended,
+            events=events,
+            claim_by=treadle.executor.walker,
+            now_ms=now,
+        )
+        try:
+            return (await treadle.store.commit(checkpoint)).run
+        except LeaseLost:
+            current = await self.get(run_id)
+            raise StateError(
+                f'Runs in status "{current.status}" do not accept tool outputs.',
+                status=current.status,
+                event="submit_tool_outputs",
+                run=current,
+            ) from None
+
+    async def resume(self, run_id: str) -> Run:
+        """Claim a run that was parked and go on walking it from its last checkpoint.
+
+        Errors: NotFound; StateError when it is not queued.
+        """
+        treadle = self._treadle
+        run = await self.get(run_id)
+        try:
+            claimed = await treadle.store.claim(
+                run.tenant, run.id, treadle.executor.walker, now_ms=treadle.clock.now_ms()
+            )
+        except LeaseLost:
+            raise StateError(
+                f"run {run.id} is {run.status}: only a queued run can be resumed",
+                status=run.status,
+                event="resume",
+            ) from None
+        self._walk(claimed.run, None)
+        return claimed.run
+
+    async def cancel(self, run_id: str) -> Run:
+        """Ask for a run's end; it is `cancelling` when this returns, and `cancelled` when its walker has stopped.
+
+        A run that nobody walks is cancelled in the same transaction.
+
+        Errors: NotFound; StateError when it has ended.
+        """
+        treadle = self._treadle
+        while True:
+            run = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run_id))
+            if run.status not in ACTIVE:
+                raise StateError(
+                    f"Cannot cancel run with status '{run.status}'.",
+                    status=run.status,
+                    event="cancel",
+                    run=run,
+                )
+            if run.status == "cancelling":
+                return run
+            is_walked = run.walker is not None
+            event = Event(run.id, "thread.run.cancelling", run.id)
+            try:
+                committed = await treadle.store.commit(
+                    Checkpoint(run, "cancelling", events=[event], now_ms=treadle.clock.now_ms())
+                )
+            except LeaseLost:
+                continue
+            treadle.stream.publish(run.id, committed.events)
+            if not is_walked:
+                await treadle.executor.finish_cancel(committed.run)
+            else:
+                treadle.executor.cancel(run.id)
+            return committed.run
+
+    async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
+        """Replace a run's metadata.
+
+        Errors: NotFound.
+        """
+        changed = (await self.get(run_id)).model_copy(update={"metadata": dict(metadata)})
+        await self._treadle.store.replace(self._treadle.tenant, changed)
+        return changed
+
+
+def _overrides(given: Mapping[str, Any]) -> RunOverrides:
+    if not given or all(v is None for v in given.values()):
+        return _NOTHING
+    try:
+        return RunOverrides(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as e:
+        first = e.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        known = ", ".join(RunOverrides.model_fields)
+        raise StateError(
+            f"the run's '{place}' does not fit: {first['msg']}", hint=f"a run can change: {known}"
+        ) from e
+
+
+def _is_templated(spec: AgentSpec) -> bool:
+    return bool(spec.instructions.template and "{" in spec.instructions.template) or bool(
+        spec.additional_instructions
+    )
+
+
+def _match(run: Run, outputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Give the outputs in the order of the calls.
+
+    Errors: ToolOutputsError.
+    """
+    given: dict[str, str] = {}
+    for output in outputs:
+        id_, text = output.get("tool_call_id"), output.get("output")
+        if not isinstance(id_, str) or not isinstance(text, str):
+            raise ToolOutputsError(
+                "a tool output needs a tool_call_id and an output, both texts",
+                status=run.status,
+                event="submit",
+            )
+        if not is_sound(text):
+            raise ToolOutputsError(f"the output of {id_} has half a character or a NUL", status=run.status)
+        if id_ in given:
+            raise ToolOutputsError(f"the output of {id_} is given twice", status=run.status, event="submit")
+        given[id_] = text
+    wanted = [p.call.id for p in run.pending if p.call is not None]
+    if set(given) != set(wanted) or len(wanted) != len(given):
+        raise ToolOutputsError(
+            f"Expected tool outputs for call_ids {wanted}, got {list(given)}",
+            status=run.status,
+            event="submit",
+            hint="give the outputs of all calls at once",
+        )
+    return [given[id_] for id_ in wanted]

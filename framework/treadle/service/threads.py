@@ -1,0 +1,91 @@
+"""The verbs on threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from treadle.objects.thread import Thread
+from treadle.service.ids import one_id
+from treadle.store.base import Order
+
+if TYPE_CHECKING:
+    from treadle.service import Treadle
+
+
+class Threads:
+    """Create, get, list, update and delete threads."""
+
+    def __init__(self, treadle: Treadle) -> None:
+        """Take the composition root."""
+        self._treadle = treadle
+
+    async def create(
+        self,
+        *,
+        messages: Sequence[Mapping[str, Any]] = (),
+        metadata: Mapping[str, Any] | None = None,
+        tool_resources: Mapping[str, Any] | None = None,
+    ) -> Thread:
+        """Make a thread, with its first messages where some are given (`role`, `content` …).
+
+        Errors: StateError for a message that cannot be kept; then there is no thread either.
+        """
+        treadle = self._treadle
+        thread = Thread(
+            id=treadle.ids.new("thread"),
+            tenant=treadle.tenant,
+            created_ms=treadle.clock.now_ms(),
+            metadata=dict(metadata or {}),
+            tool_resources=dict(tool_resources or {}),
+        )
+        first = [treadle.messages.draft(thread.id, **m) for m in messages]
+        await treadle.store.insert(treadle.tenant, thread, *first)
+        return thread
+
+    async def get(self, thread: str) -> Thread:
+        """Give a thread by its id, a unique beginning of it, or ``@last``.
+
+        Errors: NotFound.
+        """
+        treadle = self._treadle
+        return await treadle.store.get(Thread, treadle.tenant, await one_id(treadle, Thread, thread))
+
+    async def list(
+        self, *, limit: int = 20, order: Order = "desc", after: str | None = None, before: str | None = None
+    ) -> list[Thread]:
+        """Give a page of threads, the newest first."""
+        treadle = self._treadle
+        return await treadle.store.list(
+            Thread, treadle.tenant, limit=limit, order=order, after=after, before=before
+        )
+
+    async def update(
+        self,
+        thread: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        tool_resources: Mapping[str, Any] | None = None,
+    ) -> Thread:
+        """Replace a thread's metadata or tool resources; what is None stays.
+
+        Errors: NotFound.
+        """
+        found = await self.get(thread)
+        changes: dict[str, Any] = {}
+        if metadata is not None:
+            changes["metadata"] = dict(metadata)
+        if tool_resources is not None:
+            changes["tool_resources"] = dict(tool_resources)
+        changed = found.model_copy(update=changes)
+        await self._treadle.store.replace(self._treadle.tenant, changed)
+        return changed
+
+    async def delete(self, thread: str) -> Thread:
+        """Delete a thread with its messages and runs.
+
+        Errors: NotFound; ThreadBusy while one of its runs is active.
+        """
+        found = await self.get(thread)
+        await self._treadle.store.delete(self._treadle.tenant, found, now_ms=self._treadle.clock.now_ms())
+        return found
