@@ -4,7 +4,7 @@ Every check looks at the whole graph and tells all it finds; problems come in th
 
     TR220 no way leads to the node          TR226 a reserved or unusable name
     TR221 no way leads from it to END       TR227 nothing follows START
-    TR222 a cycle that nothing bounds       TR228 several edges for one label
+    TR222 a cycle that nothing bounds       TR228 several edges at once
     TR223 an edge names an unknown node     TR229 a label that leads nowhere
     TR224 a node is declared twice          TR230 a label that is never taken
     TR225 an edge is declared twice         TR231 a node that no step kind can execute as it is
@@ -180,10 +180,20 @@ def _label_problems(graph: StepGraph) -> Iterator[Problem]:
                 what = "without a label" if label is None else f"with the label '{label}'"
                 yield _problem(
                     "TR228",
-                    f"{len(targets)} edges {what} leave '{source}', to {', '.join(targets)}; a step takes one",
+                    f"{len(targets)} edges {what} leave '{source}', to {', '.join(targets)};"
+                    " a run goes on along one",
                     node=source,
                     hint="give each edge its own label with when=",
                 )
+        if None in by_label and len(by_label) > 1:
+            others = ", ".join(f"'{label}'" for label in by_label if label is not None)
+            yield _problem(
+                "TR228",
+                f"the edge without a label from '{source}' to '{by_label[None][0]}' would be taken beside {others};"
+                " a run goes on along one",
+                node=source,
+                hint="give it a label of its own with when=",
+            )
         kind = START if source == START else graph.node[source].kind
         if edges and kind in _LABELS:
             yield from _known_label_problems(source, kind, by_label)

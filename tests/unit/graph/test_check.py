@@ -12,11 +12,11 @@ from treadle.graph.nodes import END, START, Edge, Node, StepGraph
 
 
 def sound() -> Graph:
-    """START -> a -> b -> END, of a kind that may take any label."""
+    """START -> a -> b -> END, of a kind that may take any label, with one label on each edge."""
     graph = Graph("sound")
     graph.add_node("a", kind="function")
     graph.add_node("b", kind="function")
-    graph.add_path([START, "a", "b", END])
+    graph.add_edges_from([(START, "a"), ("a", "b", "on"), ("b", END, "done")])
     return graph
 
 
@@ -71,7 +71,7 @@ def test_a_cycle_needs_a_bound_on_one_of_its_nodes():
     bounded = Graph("bounded")
     bounded.add_node("a", kind="function")
     bounded.add_node("b", kind="function", max_visits=5)
-    bounded.add_path([START, "a", "b", END])
+    bounded.add_edges_from([(START, "a"), ("a", "b"), ("b", END, "done")])
     bounded.add_edge("b", "a", when="again")
     assert bounded.check() == []
 
@@ -86,8 +86,9 @@ def test_a_bound_on_one_cycle_does_not_excuse_another_through_the_same_node():
     graph = Graph("two cycles")
     for id_, bound in (("a", None), ("b", None), ("c", 3)):
         graph.add_node(id_, kind="function", max_visits=bound)
-    graph.add_path([START, "a", "b", END])
-    graph.add_edges_from([("b", "a", "short"), ("b", "c", "long"), ("c", "a")])
+    graph.add_edges_from(
+        [(START, "a"), ("a", "b"), ("b", END, "done"), ("b", "a", "short"), ("b", "c", "long"), ("c", "a")]
+    )
     assert "nothing bounds the cycle a -> b -> a" in only(graph)
 
 
@@ -118,8 +119,8 @@ def test_two_nodes_of_one_id():
 
 def test_the_same_edge_twice_is_one_problem():
     graph = sound()
-    graph.add_edge("a", "b")
-    graph.add_edge("a", "b")
+    graph.add_edge("a", "b", when="on")
+    graph.add_edge("a", "b", when="on")
     assert codes(graph) == [("TR225", "a")]
     assert "declared 3 times" in only(graph)
 
@@ -187,11 +188,16 @@ def test_a_label_that_a_model_call_may_take_needs_an_edge():
 
 def test_an_edge_without_a_label_serves_every_label():
     assert model_call(("ask", "say", None)).check() == []
-    assert model_call(("ask", "say", "text"), ("ask", END, None)).check() == []
+
+
+def test_an_edge_without_a_label_beside_labelled_ones_would_be_taken_with_them():
+    graph = model_call(("ask", "say", "text"), ("ask", END, None))
+    assert codes(graph) == [("TR228", "ask")]
+    assert "from 'ask' to 'END' would be taken beside 'text'" in only(graph)
 
 
 def test_a_label_that_a_kind_never_takes():
-    graph = model_call(("ask", "say", "txt"), ("ask", END, None))
+    graph = model_call(("ask", "say", "txt"), ("ask", "say", "text"), ("ask", END, "tool_calls"))
     assert codes(graph) == [("TR230", "ask")]
     assert "did you mean 'text'?" in only(graph)
 
@@ -280,7 +286,7 @@ def test_reachability_and_cycles_agree_with_counting_every_way(bounds, pairs):
 def test_a_graph_of_ten_thousand_nodes_is_checked_in_seconds():
     names = [f"n{i}" for i in range(10_000)]
     nodes = tuple(Node(name, "function", max_visits=9) for name in names)
-    edges = [Edge(START, names[0]), Edge(names[-1], END)]
-    edges += [Edge(u, v) for u, v in pairwise(names)]
+    edges = [Edge(START, names[0]), Edge(names[-1], END, "on")]
+    edges += [Edge(u, v, "on") for u, v in pairwise(names)]
     edges += [Edge(names[i], names[i - 7], "back") for i in range(7, 10_000)]
     assert check(StepGraph("large", nodes, tuple(edges))) == []
