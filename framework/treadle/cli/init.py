@@ -84,6 +84,7 @@ def _write_schemas(root: Path) -> None:
     from treadle.definition.schema import schema
 
     folder = root / ".treadle"
+    folder.mkdir(mode=0o700, exist_ok=True)
     _write(folder / ".gitignore", "*\n")
     for kind in ("agent", "project"):
         _write(folder / "schemas" / f"{kind}-1.schema.json", json.dumps(schema(kind), indent=2) + "\n")

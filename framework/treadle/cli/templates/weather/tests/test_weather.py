@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import treadle
+
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
@@ -23,3 +25,11 @@ def test_an_unknown_city_is_an_error_that_lists_the_known_ones() -> None:
 def test_fahrenheit() -> None:
     assert to_fahrenheit(11) == 51.8
     assert to_fahrenheit(-40) == -40
+
+
+def test_the_agent_looks_the_weather_up_and_converts_it(tmp_path: Path) -> None:
+    """`offline` stands in for a model: it picks the tools by the words of the question."""
+    agent, store = PROJECT / "agents" / "weather.agent.yaml", f"sqlite:///{tmp_path}/test.db"
+    run = treadle.run(agent, "What's the weather in Paris, in Fahrenheit?", model="offline", store=store)
+    assert run.status == "completed"
+    assert "51.8" in str(run.output)
