@@ -183,11 +183,17 @@ async def test_an_endpoint_without_key_is_sent_none_even_if_the_environment_has_
     ):
         monkeypatch.setenv(name, "from-the-environment")
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "from-the-environment")
+    monkeypatch.setenv(
+        "OPENAI_CUSTOM_HEADERS", "Authorization: from-the-environment\nX-Mine: from-the-environment"
+    )
     for provider in (OpenAIProvider, AzureOpenAIProvider):
         asked, server = await asked_of(HELLO, api_key=None, provider=provider)
         assert asked.reply is not None
         assert "from-the-environment" not in str(server.requests[0].headers)
         assert {"authorization", "api-key"} & set(server.requests[0].headers) == set()
+        _, server = await asked_of(HELLO, provider=provider)
+        assert "from-the-environment" not in str(server.requests[0].headers)
+        assert KEY in str(server.requests[0].headers)
 
 
 @pytest.mark.parametrize("provider", [OpenAIProvider, AzureOpenAIProvider])

@@ -32,6 +32,7 @@ class AzureOpenAIProvider(OpenAIProvider):
     """
 
     _key_header = "api-key"
+    _key_prefix = ""
     _address_hint = "check the connection's base_url, deployment and api_version"
 
     def __init__(
@@ -61,18 +62,14 @@ class AzureOpenAIProvider(OpenAIProvider):
         endpoint = self._endpoint
         if self._is_v1:
             return super()._connect()
-        client = AsyncAzureOpenAI(
+        return AsyncAzureOpenAI(
             api_key=endpoint.api_key or UNUSED_KEY,
             azure_endpoint=self._base_url,
             azure_deployment=endpoint.deployment,
             api_version=endpoint.api_version or DEFAULT_API_VERSION,
-            default_headers=dict(endpoint.headers),
             max_retries=0,
             http_client=self._http_client(),
         )
-        client.organization = endpoint.organization
-        client.project = None
-        return client
 
 
 def resource(endpoint: Endpoint) -> Endpoint:

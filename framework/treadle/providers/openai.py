@@ -54,13 +54,16 @@ DRAIN_S = 0.05
 UNUSED_KEY = "unused"
 """What the SDK, which insists on a key, is given where there is none; it is never sent."""
 
+_SDK_HEADERS = ("accept", "content-type", "user-agent", "x-stainless-")
+_CREDENTIALS = ("Authorization", "api-key", "OpenAI-Organization", "OpenAI-Project")
 _EVENT_STARTS = (b"data", b"event", b"id", b"retry", b":")
 
 
 class OpenAIProvider:
     """Answer model calls from an endpoint that speaks OpenAI's chat completions."""
 
-    _key_header = "authorization"
+    _key_header = "Authorization"
+    _key_prefix = "Bearer "
     _address_hint = ""
 
     def __init__(
@@ -83,21 +86,17 @@ class OpenAIProvider:
         check_endpoint(endpoint, self._base_url)
         self._dialect = _dialect(self._base_url)
         self._client = self._connect()
+        self._headers = self._request_headers()
 
     def _connect(self) -> openai.AsyncOpenAI:
         from openai import AsyncOpenAI
 
-        client = AsyncOpenAI(
+        return AsyncOpenAI(
             api_key=self._endpoint.api_key or UNUSED_KEY,
             base_url=self._base_url,
-            default_headers=dict(self._endpoint.headers),
             max_retries=0,
             http_client=self._http_client(),
         )
-        # The SDK takes from the environment what it is not given; the endpoint is all there is.
-        client.organization = self._endpoint.organization
-        client.project = None
-        return client
 
     def _http_client(self) -> httpx2.AsyncClient:
         from treadle.outbound import http_client
@@ -207,14 +206,19 @@ class OpenAIProvider:
         if not reply.is_whole:
             raise cut_failure(scene, reply.progress)
 
-    def _omitted(self) -> dict[str, str | openai.Omit]:
-        """Leave the header of the key out where there is no key, but for one that the connection gives itself."""
-        import openai
+    def _request_headers(self) -> dict[str, str | openai.Omit]:
+        """Say every header that matters: keys, organization and headers of the environment are not the endpoint's."""
+        from openai import Omit
 
-        given = {name.lower() for name in self._endpoint.headers}
-        return (
-            {} if self._endpoint.api_key or self._key_header in given else {self._key_header: openai.Omit()}
-        )
+        endpoint = self._endpoint
+        strange = [n for n in self._client.default_headers if not n.lower().startswith(_SDK_HEADERS)]
+        headers: dict[str, str | Omit] = dict.fromkeys((*strange, *_CREDENTIALS), Omit())
+        if endpoint.organization:
+            headers["OpenAI-Organization"] = endpoint.organization
+        if endpoint.api_key:
+            headers[self._key_header] = self._key_prefix + endpoint.api_key
+        given = {name.lower() for name in endpoint.headers}
+        return {n: v for n, v in headers.items() if n.lower() not in given} | dict(endpoint.headers)
 
     async def _post(self, body: Json) -> httpx2.Response:
         import httpx2
@@ -226,7 +230,7 @@ class OpenAIProvider:
                 "/chat/completions",
                 cast_to=httpx2.Response,
                 body=body,
-                options={"headers": self._omitted()},
+                options={"headers": self._headers},
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
             )
