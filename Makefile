@@ -10,9 +10,11 @@
 VENV ?= .venv
 
 # The first interpreter that is new enough and can make an environment; PYTHON=... overrides the choice.
-PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
 	done)
+endif
 
 BIN := $(VENV)/bin
 SOURCES := framework tests examples

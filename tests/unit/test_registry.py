@@ -21,7 +21,7 @@ def test_another_form_is_refused(target: str) -> None:
 
 
 def test_an_attribute_that_is_not_there_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="'treadle.clock' has no 'Sundial'"):
+    with pytest.raises(ConfigurationError, match=r"'treadle\.clock' has no 'Sundial'"):
         registry.load("treadle.clock:Sundial")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -14,7 +15,7 @@ from treadle.cli.output import data, note
 @command(name="schema")
 @click.argument("kind", type=click.Choice(["agent", "project"]))
 @click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="Write to a file.")
-def schema(kind: str, output: str | None) -> None:
+def schema(kind: Literal["agent", "project"], output: str | None) -> None:
     """Print the JSON Schema (draft-07) of agent documents or of the project file."""
     from treadle.definition import schema as schemas
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from treadle import lifecycle
+from treadle.definition.schema import Kind, schema
+from treadle.store import triggers
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,17 +68,14 @@ def lifecycles() -> str:
     return "\n".join(out) + "\n"
 
 
-def published_schema(kind: str) -> str:
+def published_schema(kind: Kind) -> str:
     """Give the JSON Schema file of a kind of document."""
-    from treadle.definition.schema import schema
 
     return json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
 
 
 def first_migration() -> str:
     """Give the first migration with its status triggers as the tables say."""
-    from treadle.store import triggers
-
     return triggers.apply((ROOT / "framework/treadle/store/sql/0001_initial.sql").read_text(encoding="utf-8"))
 
 
@@ -97,7 +96,8 @@ def outdated() -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Check or write, as the arguments say, and give the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m treadle.testing.generate", description=__doc__.partition("\n")[0]
+        prog="python -m treadle.testing.generate",
+        description="Bring generated files up to date, or name those that are not.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="name what differs; exit with 1")
