@@ -569,7 +569,7 @@ class Executor:
                 tool=call.name,
                 note=outcome.message,
             )
-            walk.state = replace(walk.state, n=max(walk.state.n, step.n + 1))
+            walk.state = walk.state._replace(n=max(walk.state.n, step.n + 1))
             steps.append(step)
             events.append(_step_event(step))
         return replace(draft, messages=messages, steps=steps, events=events)

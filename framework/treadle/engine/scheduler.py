@@ -13,8 +13,9 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from rpds import HashTrieMap
 
 from treadle.errors import GraphError
 from treadle.graph.nodes import END, START, StepGraph
@@ -32,18 +33,17 @@ class Activation(NamedTuple):
     reply_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Where a run stands.
 
     Shapes: `ready` in the order in which steps start; `open` has the steps that were begun and wait or may have
-    been interrupted, by path; `left` counts what a join still waits for, by the group's path; `visits` counts
-    the entries into each node. Units: tokens, and steps and tool calls as the limits count them.
+    been interrupted; `left` counts what a join still waits for, by the group's path; `visits` counts the
+    entries into each node. Units: tokens, and steps and tool calls as the limits count them.
     """
 
     ready: tuple[Activation, ...] = ()
     open: tuple[tuple[Activation, Step], ...] = ()
-    visits: tuple[tuple[str, int], ...] = ()
+    visits: HashTrieMap[str, int] = HashTrieMap()
     left: tuple[tuple[str, int], ...] = ()
     is_finished: bool = False
     n: int = 0
@@ -56,7 +56,7 @@ class State:
 
 def start(graph: StepGraph) -> State:
     """Give the state of a run that has done nothing."""
-    return _enter(graph, State(), START, None, None)
+    return _enter(graph, State(), START, None)
 
 
 def fold(graph: StepGraph, state: State, step: Step) -> State:
@@ -65,39 +65,37 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     Errors: GraphError when the step is not one that could have run: the journal is of another graph.
     """
     activation = _find(state, step)
-    n = max(state.n, step.n + 1)
+    path, n = step.path, max(state.n, step.n + 1)
     if step.status == "in_progress":
-        others = tuple(o for o in state.open if o[0].path != step.path)
-        ready = tuple(a for a in state.ready if a.path != step.path)
-        return replace(state, n=n, ready=ready, open=(*others, (activation, step)))
+        others = tuple(o for o in state.open if o[0].path != path)
+        ready = tuple(a for a in state.ready if a.path != path)
+        return state._replace(n=n, ready=ready, open=(*others, (activation, step)))
+    is_repeated = step.edge == "retry"
     usage = step.usage
-    state = replace(
-        state,
-        n=n,
-        steps=state.steps + 1,
-        tool_calls=state.tool_calls + (step.kind == "tool_call"),
-        prompt_tokens=state.prompt_tokens + (usage.prompt_tokens if usage else 0),
-        completion_tokens=state.completion_tokens + (usage.completion_tokens if usage else 0),
-        is_estimated=state.is_estimated or bool(usage and usage.estimated),
-    )
-    if step.edge == "retry":
-        return state
-    state = replace(
-        state,
-        ready=tuple(a for a in state.ready if a.path != step.path),
-        open=tuple(o for o in state.open if o[0].path != step.path) if state.open else (),
+    state = State(
+        state.ready if is_repeated else tuple(a for a in state.ready if a.path != path),
+        tuple(o for o in state.open if o[0].path != path) if state.open and not is_repeated else state.open,
+        state.visits,
+        state.left,
+        state.is_finished,
+        n,
+        state.steps + 1,
+        state.tool_calls + (step.kind == "tool_call"),
+        state.prompt_tokens + (usage.prompt_tokens if usage else 0),
+        state.completion_tokens + (usage.completion_tokens if usage else 0),
+        state.is_estimated or bool(usage and usage.estimated),
     )
     if step.status != "completed":
         return state
     if activation.item is None:
-        return _leave(graph, state, step)
-    group = step.path.rpartition("/")[0]
+        return _enter(graph, state, step.node, step)
+    group = path.rpartition("/")[0]
     left = dict(state.left)
     left[group] -= 1
     if left[group]:
-        return replace(state, left=tuple(left.items()))
+        return state._replace(left=tuple(left.items()))
     del left[group]
-    return _leave(graph, replace(state, left=tuple(left.items())), step)
+    return _enter(graph, state._replace(left=tuple(left.items())), step.node, step)
 
 
 def fold_all(graph: StepGraph, steps: Iterable[Step]) -> State:
@@ -120,32 +118,30 @@ def _find(state: State, step: Step) -> Activation:
     )
 
 
-def _leave(graph: StepGraph, state: State, step: Step) -> State:
-    """Follow the edges that a completed step takes."""
-    return _enter(graph, state, step.node, step, step.edge)
-
-
-def _enter(graph: StepGraph, state: State, source: str, step: Step | None, label: str | None) -> State:
-    taken = [e for e in graph.out_edges.get(source, ()) if e.when is None or e.when == label]
-    if not taken:
-        raise GraphError(f"no edge leaves '{source}' by '{label}'", node=source)
-    for edge in taken:
-        if edge.target == END:
-            state = replace(state, is_finished=True)
+def _enter(graph: StepGraph, state: State, source: str, step: Step | None) -> State:
+    """Follow the edges that leave a node by the label that its step took."""
+    label = step.edge if step else None
+    ready, visits, left, is_finished = state.ready, state.visits, state.left, state.is_finished
+    found = False
+    for edge in graph.out_edges.get(source, ()):
+        if edge.when is not None and edge.when != label:
             continue
-        visits = dict(state.visits)
-        visit = visits[edge.target] = visits.get(edge.target, 0) + 1
+        found = True
+        if edge.target == END:
+            is_finished = True
+            continue
+        visit = visits.get(edge.target, 0) + 1
+        visits = visits.insert(edge.target, visit)
         group = f"{edge.target}#{visit}"
-        cause = step.path if step else None
-        reply = step.message_seq if step else None
-        if graph.node[edge.target].expands:
-            assert step is not None
-            new = tuple(
-                Activation(f"{group}/{i}", edge.target, visit, i, cause, reply) for i in range(step.fan)
-            )
-            left = (*state.left, (group, step.fan))
-            state = replace(state, ready=state.ready + new, visits=tuple(visits.items()), left=left)
-        else:
-            new = (Activation(group, edge.target, visit, None, cause, reply),)
-            state = replace(state, ready=state.ready + new, visits=tuple(visits.items()))
-    return state
+        cause, reply = (step.path, step.message_seq) if step else (None, None)
+        if not graph.node[edge.target].expands:
+            ready += (Activation(group, edge.target, visit, None, cause, reply),)
+            continue
+        assert step is not None
+        ready += tuple(
+            Activation(f"{group}/{i}", edge.target, visit, i, cause, reply) for i in range(step.fan)
+        )
+        left += ((group, step.fan),)
+    if not found:
+        raise GraphError(f"no edge leaves '{source}' by '{label}'", node=source)
+    return state._replace(ready=ready, visits=visits, left=left, is_finished=is_finished)
