@@ -42,7 +42,8 @@ def _connections(top: Mapping[str, Any], findings: Findings) -> None:
     models, connections = top.get("models"), top.get("connections")
     known = list(connections) if is_mapping(connections) else []
     for name, entry in models.items() if is_mapping(models) else ():
-        if not is_mapping(entry) or entry.get("id") in STAND_INS:
+        model = entry.get("id") if is_mapping(entry) else None
+        if not is_mapping(entry) or (isinstance(model, str) and model in STAND_INS):
             continue
         wanted = entry.get("connection")
         if isinstance(wanted, str) and "${" not in wanted and wanted not in ("default", *known):

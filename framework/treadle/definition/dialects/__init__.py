@@ -87,6 +87,8 @@ def recognise(data: Mapping[str, Any], findings: Findings, *, wanted: str | None
     `wanted` is the user's own word; a document that names a native kind is native all the same.
     """
     kind = data.get("kind")
+    if not isinstance(kind, str | None):
+        return Reading("native", TITLES["native"])
     if kind in _NATIVE_KINDS or (kind == "prompt" and "version" in data and wanted in (None, "native")):
         return Reading("native", TITLES["native"])
     if wanted is not None:
