@@ -49,6 +49,7 @@ from treadle.providers.offline_phrases import Done, answer, parse_result, wanted
 from treadle.providers.offline_reading import (
     Reading,
     is_elliptic,
+    is_opened,
     is_same_word,
     name_stems,
     read,
@@ -290,7 +291,12 @@ def _order(plan: _Plan) -> tuple[bool, int, float, int, int]:
 def _topic(turn: _Turn) -> tuple[list[str], Reading | None]:
     """Give the words to pick tools by, and the earlier message that a merely elliptic one goes on from."""
     words = turn.reading.words
-    if _named_tools(turn, words) or not is_elliptic(turn.reading):
+    named = _named_tools(turn, words)
+    # `and Oslo, in Fahrenheit?` goes on although it names a tool: it gives that tool nothing to start from.
+    is_whole = bool(named) and (
+        not is_opened(turn.reading) or any(_is_served(t, turn.reading) for t in named)
+    )
+    if is_whole or not is_elliptic(turn.reading):
         return words, None
     for text in reversed(turn.users[-20:]):
         earlier = read(text, turn.vocabulary)
@@ -299,8 +305,13 @@ def _topic(turn: _Turn) -> tuple[list[str], Reading | None]:
     return words, None
 
 
-def _named_tools(turn: _Turn, words: Sequence[str]) -> bool:
-    return any(t.weight(w) >= 3 for t in turn.tools for w in words)
+def _named_tools(turn: _Turn, words: Sequence[str]) -> list[_Tool]:
+    return [t for t in turn.tools if any(t.weight(w) >= 3 for w in words)]
+
+
+def _is_served(tool: _Tool, reading: Reading) -> bool:
+    filled = fill(tool.slots, reading, tool_words=tool.name_words)
+    return all(s.name in filled for s in tool.slots if s.is_required)
 
 
 def _wishes(turn: _Turn, words: Sequence[str]) -> list[_Wish]:

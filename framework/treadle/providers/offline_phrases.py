@@ -152,7 +152,7 @@ def subject_of(arguments: Mapping[str, Json]) -> str:
 def _sentence(call: Done, subject: str, *, is_derived: bool) -> str:
     if call.error is not None:
         about = f" for {subject}" if subject else ""
-        return _ended(f"{call.name} failed{about}: {call.error}")
+        return _ended(f"{call.name} failed{about}: {call.error.removeprefix(f'{call.name}: ')}")
     target = _conversion(call)
     if target:
         measures = [_entry(name, value, 0) for name, value in call.arguments.items() if is_number(value)]

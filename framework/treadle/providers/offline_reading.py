@@ -403,6 +403,11 @@ _SPOKEN = word_set(
 )
 
 
+def is_opened(reading: Reading) -> bool:
+    """Tell whether a message begins as one that goes on: and, also, what about …."""
+    return rx(_OPENER).match(reading.text) is not None
+
+
 def is_elliptic(reading: Reading) -> bool:
     """Tell whether a message only gives values: `and Oslo?`, `in Paris`, `for two people`."""
     spans = [(v.start, v.end) for group in (reading.nouns, reading.quantities, reading.dates) for v in group]
@@ -413,7 +418,7 @@ def is_elliptic(reading: Reading) -> bool:
         return False
     if any(m.group().lower() in _SPOKEN for m in words):
         return False
-    if rx(_OPENER).match(reading.text):
+    if is_opened(reading):
         return True
     rest = [m.group() for m in words if m not in codes and not overlaps(m.span(), spans)]
     return all(is_stop(w) or w.lower() in TEMPORAL or stem(w) in reading.vocabulary for w in rest)

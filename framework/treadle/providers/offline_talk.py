@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from treadle.providers.base import ToolDefinition
-from treadle.providers.offline_reading import WORD, is_lead, rx, stems
+from treadle.providers.offline_reading import WORD, is_lead, read, rx, stems
 
 _SENTENCE = r"[^.!?\n]+(?:[.!?](?=\w)[^.!?\n]*)*[.!?]*"
 _GREETING = r"(?i)^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening|day)|greetings)\b[^?]{0,40}$"
@@ -44,6 +44,16 @@ _ASKS = frozenset(
         "has",
     ]
 )
+_OWN_WORDS = (
+    "You told me: ",
+    "My instructions say: ",
+    "I answered before: ",
+    "I read ",
+    "Noted: ",
+    "To call ",
+    "Hello. ",
+)
+"""How the stand-in's own sentences begin, which hold nothing new."""
 _MAX_SENTENCES = 400
 
 
@@ -147,7 +157,13 @@ def _recall(question: str, told: Told, said: Sequence[str]) -> _Quote | None:
     """Find the sentence that shares most with the question, rare words counting more; the latest of equals."""
     quotes = [_Quote("My instructions say", s, 0.3) for s in sentences(told.instructions)]
     for opening, texts in (("I answered before", told.assistants), ("You told me", told.users)):
-        quotes += [_Quote(opening, s, 0.5) for t in texts for s in sentences(t) if not is_question(s)]
+        quotes += [
+            _Quote(opening, s, 0.5)
+            for t in texts
+            if not t.startswith(_OWN_WORDS)
+            for s in sentences(t)
+            if not is_question(s)
+        ]
     quotes += [_Quote("You told me", s, 0.5) for s in said]
     quotes = [
         q
@@ -155,12 +171,14 @@ def _recall(question: str, told: Told, said: Sequence[str]) -> _Quote | None:
         if not _is_command(q.sentence) or q.opening == "My instructions say"
     ]
     words = stems(question)
+    names = {w for n in read(question).nouns if n.kind == "name" for w in stems(n.text)}
     vocabularies = [frozenset(stems(q.sentence)) for q in quotes]
     rarity = {w: math.log(1 + len(quotes) / (1 + sum(w in v for v in vocabularies))) for w in words}
     best: tuple[float, _Quote] | None = None
     for quote, vocabulary in zip(quotes, vocabularies, strict=True):
         shared = [w for w in words if w in vocabulary]
-        if not shared or len(shared) / len(words) < quote.least:
+        # A question about Lima is not answered with a sentence about Paris.
+        if not shared or len(shared) / len(words) < quote.least or not names <= vocabulary:
             continue
         score = sum(rarity[w] for w in shared)
         if best is None or score >= best[0]:

@@ -247,6 +247,32 @@ def test_an_elliptic_message_goes_on_from_the_last_one_that_named_a_tool(weather
     assert text == "Oslo: 3 °C, snow. In Fahrenheit: 37.4."
 
 
+def test_an_opened_message_goes_on_although_it_names_a_tool(weather):
+    weather.say("What's the weather in Paris?")
+
+    text = weather.say("and Oslo, in Fahrenheit?")
+
+    assert text == "Oslo: 3 °C, snow. In Fahrenheit: 37.4."
+
+
+def test_an_opened_message_that_is_whole_stands_alone():
+    tools = [WEATHER[0], tool("delete_backups", "Delete backups.", older_than_days={"type": "integer"})]
+    talk = Conversation(
+        tools, {"get_weather": get_weather, "delete_backups": lambda older_than_days: {"deleted": 3}}
+    )
+    talk.say("weather in Paris")
+
+    talk.say("Also delete backups older than 90 days")
+
+    assert talk.calls == [("delete_backups", {"older_than_days": 90})]
+
+
+def test_a_question_about_one_thing_is_not_answered_with_another(weather):
+    weather.say("weather in Paris")
+
+    assert "Paris" not in weather.say("Is it raining in Lima?")
+
+
 def test_a_missing_argument_is_asked_for_and_the_answer_is_used(weather):
     question = weather.say("What is the weather?")
 
@@ -681,7 +707,21 @@ scalars = st.one_of(
     ),
 )
 names = st.sampled_from(
-    ["name", "city", "amount", "total_days", "is_open", "reply", "summary", "email", "url", "tags", "date", "note", "id"]
+    [
+        "name",
+        "city",
+        "amount",
+        "total_days",
+        "is_open",
+        "reply",
+        "summary",
+        "email",
+        "url",
+        "tags",
+        "date",
+        "note",
+        "id",
+    ]
 )
 
 
@@ -710,7 +750,24 @@ def nested(inner):
         st.text(max_size=80),
         st.lists(
             st.sampled_from(
-                ["Ada", "in", "Oslo", "and", "12", "13.5", "€", "“x", "y”", "a@example.org", "2026-02-30", "name", "is", "no", "tags:", "?"]
+                [
+                    "Ada",
+                    "in",
+                    "Oslo",
+                    "and",
+                    "12",
+                    "13.5",
+                    "€",
+                    "“x",
+                    "y”",
+                    "a@example.org",
+                    "2026-02-30",
+                    "name",
+                    "is",
+                    "no",
+                    "tags:",
+                    "?",
+                ]
             )
         ).map(" ".join),
     ),
