@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import combining, normalize
 
-from treadle.definition.document import Findings, KeyPath, is_mapping, listed, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, shape, suggest
 from treadle.errors import Severity
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
 _ODD = re.compile(r"[^A-Za-z0-9_. -]+")
-_ODD_TOOL = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 @dataclass(slots=True)
@@ -27,7 +26,7 @@ class Adapted:
         """Set a value at a path of the native document, taken from a path of the user's."""
         inside: Any = self.data
         for n, item in enumerate(new[:-1]):
-            if item not in inside:
+            if not is_list(inside) and item not in inside:
                 inside[item] = {}
                 self.moves.setdefault(new[: n + 1], old[: n + 1])
             inside = inside[item]
@@ -103,11 +102,6 @@ def unavailable(kind: str) -> str:
     if kind in HOSTED_TOOLS or kind.startswith("bing_"):
         return f"tools of type '{kind}' run on the hosted service only"
     return f"nothing here runs tools of type '{kind}'"
-
-
-def tool_name(name: str) -> str:
-    """Give a name that a model can call a tool by."""
-    return _ODD_TOOL.sub("_", name)[:64].strip("_") or "tool"
 
 
 def carry_tool(
