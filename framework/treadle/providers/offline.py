@@ -16,7 +16,6 @@ Rules
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -53,6 +52,7 @@ from treadle.providers.offline_reading import (
     is_same_word,
     name_stems,
     read,
+    rx,
     split_name,
     stems,
 )
@@ -66,7 +66,7 @@ _MAX_PARALLEL = 16
 _MAX_TURN_CALLS = 48
 _MAX_EARLIER = 200
 _BYTES_PER_TOKEN = 4
-_PIECE = re.compile(r"\s*\S+\s*|\s+")
+_PIECE = r"\s*\S+\s*|\s+"
 _BODY = frozenset(("body", "messag", "text", "content", "summary", "note", "comment"))
 _LOOKUP_VERBS = frozenset(
     [
@@ -100,7 +100,7 @@ class OfflineProvider:
     async def call(self, request: ModelRequest, emit: Emit) -> ModelReply:
         """Decide on the reply and stream it word by word."""
         reply = decide(request)
-        for piece in _PIECE.findall(reply.text or ""):
+        for piece in rx(_PIECE).findall(reply.text or ""):
             emit(TextDelta(piece))
         for index, call in enumerate(reply.tool_calls):
             emit(ToolCallDelta(index, call.id, call.name))

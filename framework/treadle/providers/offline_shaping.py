@@ -26,7 +26,7 @@ from treadle.providers.offline_filling import (
     slots,
 )
 from treadle.providers.offline_phrases import Done
-from treadle.providers.offline_reading import Reading, name_stems
+from treadle.providers.offline_reading import Reading, name_stems, rx
 from treadle.providers.offline_schema import (
     Json,
     Schema,
@@ -258,7 +258,7 @@ def _sample_text(schema: Schema) -> str:
     return "unknown"[: int(schema.get("maxLength", 7))].ljust(least, ".") if least else ""
 
 
-_PIECE = re.compile(
+_PIECE = (
     r"(\\[dwsDWS]|\\.|\[(?:\\.|[^\]\\])+\]|\(\?:|[()|^$.]|[^\\\[\]()|^$.*+?{}])(\*|\+|\?|\{(\d+)(?:,\d*)?\})?"
 )
 
@@ -278,7 +278,7 @@ def _made(pattern: str, place: int) -> tuple[str | None, int]:
     parts: list[str] = []
     is_first = True
     while place < len(pattern):
-        m = _PIECE.match(pattern, place)
+        m = rx(_PIECE).match(pattern, place)
         if m is None:
             return None, place
         piece, place = m[1], m.end()
@@ -293,7 +293,7 @@ def _made(pattern: str, place: int) -> tuple[str | None, int]:
             inner, place = _made(pattern, place)
             if inner is None or place >= len(pattern):
                 return None, place
-            quantifier = re.compile(r"\)(\*|\+|\?|\{(\d+)(?:,\d*)?\})?").match(pattern, place)
+            quantifier = rx(r"\)(\*|\+|\?|\{(\d+)(?:,\d*)?\})?").match(pattern, place)
             if quantifier is None:
                 return None, place
             place = quantifier.end()
