@@ -5,13 +5,13 @@ from pathlib import Path
 
 from treadle import Treadle
 
-AGENT = Path(__file__).parents[1] / "01-weather" / "weather.agent.yaml"
+PROJECT = Path(__file__).parents[1] / "01-weather"
 
 
 async def main() -> None:
     """Ask, wait for the answer, then ask on and print the answer while it is written."""
-    async with Treadle("sqlite:///:memory:") as treadle:
-        agent = await treadle.agents.apply(AGENT)
+    async with Treadle("sqlite:///:memory:", project=PROJECT) as treadle:
+        agent = await treadle.agents.apply(PROJECT / "weather.agent.yaml")
         thread = await treadle.threads.create()
 
         await treadle.messages.create(thread.id, role="user", content="What's the weather in Paris?")
