@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from treadle import ids, registry
@@ -409,7 +409,6 @@ class Executor:
         state = walk.state
         for failed in steps:
             state = scheduler.fold(walk.graph, state, failed)
-            events.append(_step_event(failed))
         todo = list(done)
         while todo:
             started, effects = todo.pop(0)
@@ -421,7 +420,8 @@ class Executor:
                 blobs.append(Blob(digest(effects.whole), effects.whole.encode()))
             step = _step(walk, started, effects, row, ended_ms=self._clock.now_ms())
             steps.append(step)
-            events += _events_of(step, row)
+            if effects.waits:
+                events.append(Event(walk.run.id, "thread.run.step.in_progress", step.path))
             if effects.usage is not None and not effects.usage.estimated:
                 walk.window.learn(effects.usage.prompt_tokens, walk.plan.fixed_tokens)
             if effects.output is not None:
@@ -482,9 +482,10 @@ class Executor:
                 walk.calls[row.seq] = row.tool_calls
 
     async def _commit(self, walk: _Position, checkpoint: Checkpoint) -> None:
-        committed = await self._store.commit(checkpoint)
+        is_followed = self._stream.is_followed(walk.run.id)
+        committed = await self._store.commit(checkpoint._replace(is_followed=is_followed))
         walk.run = committed.run
-        if self._stream.is_followed(walk.run.id):
+        if is_followed:
             self._stream.publish(walk.run.id, committed.events)
 
     async def _wait(self, walk: _Walk) -> bool:
@@ -532,13 +533,13 @@ class Executor:
             data["last_error"] = error.model_dump()
         end = Event(walk.run.id, f"thread.run.{status}", walk.run.id, data)
         await self._commit(
-            walk, replace(closing, status=status, changes=changes, events=[*closing.events, end], now_ms=now)
+            walk, closing._replace(status=status, changes=changes, events=[*closing.events, end], now_ms=now)
         )
         return True
 
     async def _close_open(self, walk: _Position, why: str, draft: Checkpoint, now: int) -> Checkpoint:
         """Give every open call a result and every open step an end."""
-        messages, steps, events = list(draft.messages), list(draft.steps), list(draft.events)
+        messages, steps = list(draft.messages), list(draft.steps)
         written = {s.path for s in draft.steps}
         unfinished = [(a, None) for a in walk.state.ready] + list(walk.state.open)
         for activation, begun in unfinished:
@@ -571,8 +572,7 @@ class Executor:
             )
             walk.state = walk.state._replace(n=max(walk.state.n, step.n + 1))
             steps.append(step)
-            events.append(_step_event(step))
-        return replace(draft, messages=messages, steps=steps, events=events)
+        return draft._replace(messages=messages, steps=steps)
 
     async def _call_of_draft(
         self, walk: _Position, activation: Activation, drafts: Sequence[Message]
@@ -700,6 +700,7 @@ def _step(
         last_error=effects.last_error,
         note=effects.note,
         full_output=digest(effects.whole) if effects.whole is not None else None,
+        said=row is not None and row.is_listed,
     )
 
 
@@ -738,19 +739,6 @@ def _result(walk: _Position, activation: Activation, text: str, now: int, seq: i
         run_id=walk.run.id,
         created_ms=now,
     )
-
-
-def _step_event(step: Step) -> Event:
-    """Give the event of a step that ended, or that waits."""
-    return Event(step.run_id, f"thread.run.step.{step.status}", step.path)
-
-
-def _events_of(step: Step, row: Message | None) -> list[Event]:
-    events: list[Event] = []
-    if row is not None and row.is_listed:
-        events.append(Event(step.run_id, f"thread.message.{row.status}", row.id))
-    events.append(_step_event(step))
-    return events
 
 
 def _left(most: int | None, used: int) -> int | None:

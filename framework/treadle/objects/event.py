@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened in a run.
 
     Committed events have a `seq` that counts from 1 in each run, without gaps. Token deltas and the notice
@@ -21,5 +22,5 @@ class Event:
     run_id: str
     name: str
     object_id: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    data: Mapping[str, Any] = _NOTHING
     seq: int | None = None

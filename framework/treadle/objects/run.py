@@ -74,6 +74,7 @@ class PendingCall(Record):
 class Run(Record):
     """One walk of a step graph over a thread.
 
+    Shapes: `first_seq` is the seq of the first row that the run can append; 0 lets the store find it.
     Units: times in Unix milliseconds; `walked_ms` is the time spent walking, waiting left out.
     Wire: ``GET /threads/{thread_id}/runs/{id}``.
     """
@@ -99,7 +100,7 @@ class Run(Record):
     expires_ms: int | None = None
     wake_ms: int | None = None
     walked_ms: int = 0
-    first_seq: int = 1
+    first_seq: int = 0
     usage: Usage | None = None
     last_error: RunError | None = None
     incomplete_reason: str | None = None

@@ -373,10 +373,7 @@ class Runs:
                     update={"status": "completed", "edge": None, "ended_ms": now, "message_seq": seq}
                 )
             )
-        events = [
-            *(Event(run.id, "thread.run.step.completed", s.path) for s in ended),
-            Event(run.id, "thread.run.queued", run.id),
-        ]
+        events = [Event(run.id, "thread.run.queued", run.id)]
         checkpoint = Checkpoint(
             run,
             "queued",

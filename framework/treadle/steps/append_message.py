@@ -22,7 +22,7 @@ def prepare(context: StepContext) -> Intent | Effects:
         row = row.model_copy(
             update={"status": "incomplete", "incomplete_reason": reason, "completed_ms": None}
         )
-        return Effects(message=row)
+        return Effects(edge="incomplete", message=row)
     if context.plan.output_schema is None:
         return Effects(message=row, output=row.text)
     value, problem = structured(context, row.text or "")

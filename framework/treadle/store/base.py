@@ -14,8 +14,9 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
@@ -45,30 +46,30 @@ class Blob:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """What one transaction of a run writes.
 
     Shapes: `run` is the run as the writer knows it; its fence, status and revision must be what the store has.
     `status` is the status it moves to, None where it stays; `changes` are further fields of the run, written
-    only with a move. `messages` carry the `seq` that the writer gave them. `events` get their numbers here.
-    `claim_by` takes the run for a walker, after a move to `queued`.
+    only with a move. `messages` carry the `seq` that the writer gave them. A step that has ended is its own
+    event; `events` are those beside them, and all get their numbers here, the steps' first. `claim_by` takes
+    the run for a walker, after a move to `queued`. `is_followed` asks for the events in return.
     """
 
     run: Run
     status: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    changes: Mapping[str, Any] = MappingProxyType({})
     messages: Sequence[Message] = ()
     steps: Sequence[Step] = ()
     events: Sequence[Event] = ()
     blobs: Sequence[Blob] = ()
     claim_by: str | None = None
     now_ms: int = 0
+    is_followed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a checkpoint left behind: the run as it is now, and the events with their numbers."""
+class Committed(NamedTuple):
+    """What a checkpoint left behind: the run as it is now, and the events with their numbers, if asked for."""
 
     run: Run
     events: tuple[Event, ...]
@@ -89,12 +90,12 @@ class Store(Protocol):
     """Where everything is kept."""
 
     async def insert(
-        self, tenant: str, *records: Noun | Graph | Blob | Event, claim_by: str | None = None
-    ) -> tuple[Noun | Graph | Blob | Event, ...]:
+        self, tenant: str, *records: Noun | Graph | Blob, claim_by: str | None = None
+    ) -> tuple[Noun | Graph | Blob, ...]:
         """Keep new records, in order, and give them back as stored.
 
-        Shapes: a message whose `seq` is 0 gets the next one of its thread; a run of the same call is claimed
-        for `claim_by`; an agent whose version is greater than 1 follows the version before it.
+        Shapes: a message whose `seq` is 0 gets the next one of its thread, a run whose `first_seq` is 0 begins
+        there; a run of the same call is claimed for `claim_by`; an agent whose version is greater than 1 follows the version before it.
 
         Errors: Conflict for a taken id or name; ThreadBusy; NotFound for a thread that is not there.
         """

@@ -160,7 +160,7 @@ def run(tenant: str, row: Row) -> Run:
     )
 
 
-def step_values(step: Step, run_no: int) -> tuple[Any, ...]:
+def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ...]:
     """Give the columns of the query `put_step`."""
     usage = step.usage
     body: dict[str, Any] = {}
@@ -175,9 +175,9 @@ def step_values(step: Step, run_no: int) -> tuple[Any, ...]:
     return (
         step.tenant,
         run_no,
+        step.n,
         step.path,
         step.attempt,
-        step.n,
         step.kind,
         step.status,
         step.fence,
@@ -192,23 +192,25 @@ def step_values(step: Step, run_no: int) -> tuple[Any, ...]:
         step.ended_ms,
         usage.prompt_tokens if usage else None,
         usage.completion_tokens if usage else None,
+        event_seq,
+        step.said,
         dump_body(body),
     )
 
 
 def step(tenant: str, run_id: str, row: Row) -> Step:
     """Read a step: the columns of the query `steps_of_run`."""
-    body: dict[str, Any] = _loads(row[17]) if row[17] else {}
+    body: dict[str, Any] = _loads(row[19]) if row[19] else {}
     estimated = body.pop("estimated", False)
     if row[15] is not None:
         body["usage"] = Usage(prompt_tokens=row[15], completion_tokens=row[16], estimated=estimated)
     return Step(
         run_id=run_id,
         tenant=tenant,
-        path=row[0],
-        node=row[0].partition("#")[0],
-        attempt=row[1],
-        n=row[2],
+        n=row[0],
+        path=row[1],
+        node=row[1].partition("#")[0],
+        attempt=row[2],
         kind=row[3],
         status=row[4],
         fence=row[5],
@@ -221,6 +223,8 @@ def step(tenant: str, run_id: str, row: Row) -> Step:
         tool=row[12],
         started_ms=row[13],
         ended_ms=row[14],
+        event_seq=row[17],
+        said=bool(row[18]),
         **body,
     )
 
@@ -232,4 +236,4 @@ def event(run_id: str, row: Row) -> Event:
 
 def event_data(record: Event) -> str | None:
     """Give what an event says beside its name."""
-    return _dumps(record.data) if record.data else None
+    return _dumps(dict(record.data)) if record.data else None

@@ -38,7 +38,7 @@ from treadle.store.queries import load
 
 R = TypeVar("R")
 Work = Callable[[], Any]
-Stored = Noun | Graph | Blob | Event
+Stored = Noun | Graph | Blob
 
 LARGE_BYTES = 256 * 1024
 """A text longer than this is kept as a blob, once."""
@@ -48,6 +48,8 @@ SLOW_COMMIT_S = 0.003
 """Above this a group is written on the thread: streams would stall otherwise."""
 BUSY_MS = 10_000
 POLL_S = 0.1
+BIRTH_EVENTS = 2
+"""A run's row is its first two events: it was created, and queued."""
 _LAST = (1 << 62) - 1
 _AFTER_ALL = "\U0010ffff"
 
@@ -83,6 +85,7 @@ class SqliteStore:
         self._threads: dict[tuple[str, str], int] = {}
         self._runs: dict[tuple[str, str], tuple[int, int]] = {}
         self._graphs: dict[tuple[str, str], int] = {}
+        self._last: dict[int, tuple[int, int]] = {}
         self._walked: set[int] = set()
         self._queue: list[tuple[Work, asyncio.Future[Any]]] = []
         self._scheduled = False
@@ -143,6 +146,7 @@ class SqliteStore:
         self._commit_s += (seconds - self._commit_s) * 0.1
 
     def _roll_back(self) -> None:
+        self._last.clear()
         # A full disk has already rolled back when the exception arrives: ask, do not assume.
         if self._writer.in_transaction:
             self._cursor.execute("ROLLBACK")
@@ -197,6 +201,7 @@ class SqliteStore:
         except (apsw.Error, TreadleError) as e:
             if not self._writer.in_transaction:
                 raise
+            self._last.clear()
             cursor.execute("ROLLBACK TO piece")
             cursor.execute("RELEASE piece")
             return _translate(e, self._name) if isinstance(e, apsw.Error) else e
@@ -279,9 +284,6 @@ class SqliteStore:
                 return self._insert_message(tenant, no, record, run_no=None)
             case Run():
                 return self._insert_run(tenant, record, claim_by, made)
-            case Event():
-                no, _ = self._run_no(tenant, record.run_id, cursor)
-                return self._insert_events(tenant, no, [record], None)[0]
             case Thread():
                 row = cursor.execute(
                     sql["insert_thread"], (tenant, record.id, record.created_ms, rows.thread_body(record))
@@ -324,9 +326,7 @@ class SqliteStore:
 
     def _insert_message(self, tenant: str, thread_no: int, record: Message, *, run_no: int | None) -> Message:
         if not record.seq:
-            row = self._cursor.execute(self._sql["last_position"], (thread_no, thread_no)).fetchone()
-            last = cast("tuple[int | None]", row)[0]
-            record = record.model_copy(update={"seq": (last & rows.SEQ_MASK if last else 0) + 1})
+            record = record.model_copy(update={"seq": self._next_seq(thread_no)})
         text, digest = record.text, None
         if text is not None and len(text) > LARGE_BYTES // 4:
             content = text.encode()
@@ -359,15 +359,13 @@ class SqliteStore:
     def _insert_run(self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]]) -> Run:
         cursor, sql = self._cursor, self._sql
         thread_no = self._thread_no(tenant, run.thread_id, cursor)
-        row = cursor.execute(sql["last_position"], (thread_no, thread_no)).fetchone()
-        last = cast("tuple[int | None]", row)[0]
-        run = run.model_copy(update={"first_seq": (last & rows.SEQ_MASK if last else 0) + 1})
+        first_seq = run.first_seq or self._next_seq(thread_no)
         parent = self._run_no(tenant, run.parent_id, cursor)[0] if run.parent_id else None
         row = cursor.execute(
             sql["insert_run"],
             (
                 tenant, run.id, thread_no, parent, run.agent_id, run.agent_version,
-                self._graph_no(tenant, run.graph), run.status, run.rev, run.fence, None, run.first_seq,
+                self._graph_no(tenant, run.graph), run.status, run.rev, run.fence, None, first_seq,
                 run.created_ms, None, None, run.expires_ms, run.wake_ms, run.walked_ms, None, None,
                 rows.run_body(run),
             ),
@@ -376,34 +374,41 @@ class SqliteStore:
         made.append((tenant, run.id))
         self._runs[tenant, run.id] = (no, thread_no)
         _trim(self._runs)
-        events = [Event(run.id, "thread.run.created"), Event(run.id, "thread.run.queued")]
-        if claim_by is not None:
-            cursor.execute(sql["claim_run"], (claim_by, run.created_ms, no, tenant))
-            self._walked.add(no)
-            events.append(Event(run.id, "thread.run.in_progress"))
-            run = run.model_copy(
-                update={
-                    "status": "in_progress", "rev": run.rev + 1, "fence": run.fence + 1, "walker": claim_by,
-                    "started_ms": run.created_ms,
-                }
-            )  # fmt: skip
-        self._insert_events(tenant, no, events, 0)
+        if claim_by is None:
+            return run.model_copy(update={"first_seq": first_seq})
+        cursor.execute(sql["claim_run"], (claim_by, run.created_ms, no, tenant))
+        self._walked.add(no)
+        changes = {
+            "status": "in_progress", "rev": run.rev + 1, "fence": run.fence + 1, "walker": claim_by,
+            "started_ms": run.created_ms, "first_seq": first_seq,
+        }  # fmt: skip
+        run = run.model_copy(update=changes)
+        self._insert_event(tenant, no, BIRTH_EVENTS + 1, Event(run.id, "thread.run.in_progress", run.id))
+        self._last[no] = (run.rev, BIRTH_EVENTS + 1)
         return run
 
-    def _insert_events(
-        self, tenant: str, run_no: int, events: Sequence[Event], last: int | None
-    ) -> tuple[Event, ...]:
-        if last is None:
-            row = self._cursor.execute(self._sql["head_of_run"], (tenant, run_no)).fetchone()
-            last = cast("int", row[3] or 0) if row else 0
-        numbered: list[Event] = []
-        sql = self._sql["insert_event"]
-        for seq, event in enumerate(events, last + 1):
-            self._cursor.execute(
-                sql, (tenant, run_no, seq, event.name, event.object_id, rows.event_data(event))
-            )
-            numbered.append(Event(event.run_id, event.name, event.object_id, event.data, seq))
-        return tuple(numbered)
+    def _next_seq(self, thread_no: int) -> int:
+        row = self._cursor.execute(self._sql["last_position"], (thread_no, thread_no)).fetchone()
+        last = cast("tuple[int | None]", row)[0]
+        return (last & rows.SEQ_MASK if last else 0) + 1
+
+    def _insert_event(self, tenant: str, run_no: int, seq: int, event: Event) -> None:
+        self._cursor.execute(
+            self._sql["insert_event"],
+            (tenant, run_no, seq, event.name, event.object_id, rows.event_data(event)),
+        )
+
+    def _last_event(self, tenant: str, run_no: int, rev: int) -> int:
+        """Give the number of a run's last event.
+
+        Invariant: whoever is not the walker of a run writes its events with a move only, which raises the
+        revision; so within one revision the number that was left behind here is the last one.
+        """
+        known = self._last.get(run_no)
+        if known is not None and known[0] == rev:
+            return known[1]
+        row = self._cursor.execute(self._sql["last_event"], (tenant, run_no)).fetchone()
+        return cast("int", cast("tuple[Any, ...]", row)[0])
 
     # -- blobs -----------------------------------------------------------------------------------------------
 
@@ -611,7 +616,13 @@ class SqliteStore:
     async def events(self, tenant: str, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         """Give a run's committed events after a number."""
         no, _ = self._run_no(tenant, run_id, self._reader)
-        return [rows.event(run_id, row) for row in self._read("events_after", (tenant, no, after, limit))]
+        bounds = (tenant, no, after, limit)
+        born = ("thread.run.created", "thread.run.queued")
+        found = [Event(run_id, name, run_id, seq=seq) for seq, name in enumerate(born, 1)]
+        found += [rows.event(run_id, row) for row in self._read("events_after", bounds)]
+        for row in self._read("step_events_after", bounds):
+            found += rows.step(tenant, run_id, row).events
+        return sorted((e for e in found if e.seq and e.seq > after), key=lambda e: e.seq or 0)[:limit]
 
     # -- change ----------------------------------------------------------------------------------------------
 
@@ -677,7 +688,13 @@ class SqliteStore:
                     f"run {run_id} is not queued", hint="read it again: somebody else may walk it"
                 )
             self._walked.add(no)
-            return self._insert_events(tenant, no, [Event(run_id, "thread.run.in_progress")], None)
+            row = self._cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
+            rev = cast("tuple[Any, ...]", row)[2]
+            seq = self._last_event(tenant, no, -1) + 1
+            event = Event(run_id, "thread.run.in_progress", run_id, seq=seq)
+            self._insert_event(tenant, no, seq, event)
+            self._last[no] = (rev, seq)
+            return (event,)
 
         events = await self._write(work)
         return Committed(await self.get(Run, tenant, run_id), events)
@@ -687,34 +704,48 @@ class SqliteStore:
         return await self._write(lambda: self._commit(checkpoint))
 
     def _commit(self, cp: Checkpoint) -> Committed:
-        cursor, sql, run = self._cursor, self._sql, cp.run
+        cursor, run = self._cursor, cp.run
         tenant = run.tenant
         no, thread_no = self._run_no(tenant, run.id, cursor)
-        head = cursor.execute(sql["head_of_run"], (tenant, no)).fetchone()
+        head = cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
         if head is None or head[0] != run.fence or head[1] != run.status or head[2] != run.rev:
             self._walked.discard(no)
+            self._last.pop(no, None)
             now = f"is {head[1]} with fence {head[0]}" if head else "is gone"
             raise LeaseLost(f"run {run.id} {now}; this walker had it {run.status} with fence {run.fence}")
         for blob in cp.blobs:
             self._insert_blob(tenant, blob)
         for message in cp.messages:
             self._insert_message(tenant, thread_no, message, run_no=no)
-        put_step = sql["put_step"]
+        events: list[Event] = []
+        last = self._last_event(tenant, no, run.rev)
+        put_step = self._sql["put_step"]
         for step in cp.steps:
-            cursor.execute(put_step, rows.step_values(step, no))
-        events = self._insert_events(tenant, no, cp.events, head[3] or 0)
+            if step.status == "in_progress":
+                cursor.execute(put_step, rows.step_values(step, no, None))
+                continue
+            last += 2 if step.said else 1
+            cursor.execute(put_step, rows.step_values(step, no, last))
+            if cp.is_followed:
+                events += step.model_copy(update={"event_seq": last}).events
+        more = cp.events
         if cp.status is not None:
-            run, more = self._move(cp, no, events[-1].seq if events else head[3])
-            events += more
-        return Committed(run, events)
+            run, claimed = self._move(cp, no)
+            more = (*more, *claimed)
+        for event in more:
+            last += 1
+            self._insert_event(tenant, no, last, event)
+            events.append(event._replace(seq=last))
+        self._last[no] = (run.rev, last)
+        return Committed(run, tuple(events))
 
-    def _move(self, cp: Checkpoint, no: int, last: int | None) -> tuple[Run, tuple[Event, ...]]:
+    def _move(self, cp: Checkpoint, no: int) -> tuple[Run, tuple[Event, ...]]:
         """Move a run to its next status, and claim it there where that was asked."""
         old = cp.run
         status = cast("RunStatus", cp.status)
-        new = old.model_copy(update={**cp.changes, "status": status, "rev": old.rev + 1})
-        if status != "in_progress":
-            new = new.model_copy(update={"walker": None})
+        walker = old.walker if status == "in_progress" else None
+        new = old.model_copy(update={**cp.changes, "status": status, "rev": old.rev + 1, "walker": walker})
+        if walker is None:
             self._walked.discard(no)
         usage: Usage | None = new.usage
         self._cursor.execute(
@@ -732,16 +763,10 @@ class SqliteStore:
             return new, ()
         self._cursor.execute(self._sql["claim_run"], (cp.claim_by, cp.now_ms, no, old.tenant))
         self._walked.add(no)
-        claimed = new.model_copy(
-            update={
-                "status": "in_progress",
-                "rev": new.rev + 1,
-                "fence": new.fence + 1,
-                "walker": cp.claim_by,
-            }
-        )
-        more = self._insert_events(old.tenant, no, [Event(old.id, "thread.run.in_progress")], last or 0)
-        return claimed, more
+        changes = {
+            "status": "in_progress", "rev": new.rev + 1, "fence": new.fence + 1, "walker": cp.claim_by,
+        }  # fmt: skip
+        return new.model_copy(update=changes), (Event(old.id, "thread.run.in_progress", old.id),)
 
     # -- the rest --------------------------------------------------------------------------------------------
 

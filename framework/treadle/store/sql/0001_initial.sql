@@ -106,9 +106,9 @@ CREATE INDEX runs_of_thread ON runs (thread, no);
 CREATE TABLE steps (
   tenant            TEXT    NOT NULL,
   run               INTEGER NOT NULL,
+  n                 INTEGER NOT NULL,   -- the place in the journal: a replay collides here
   path              TEXT    NOT NULL,
   attempt           INTEGER NOT NULL,
-  n                 INTEGER NOT NULL,
   kind              TEXT    NOT NULL,
   status            TEXT    NOT NULL,
   fence             INTEGER NOT NULL,
@@ -123,14 +123,17 @@ CREATE TABLE steps (
   ended_ms          INTEGER,
   prompt_tokens     INTEGER,
   completion_tokens INTEGER,
+  event             INTEGER,            -- the seq of the event that its end is
+  said              INTEGER NOT NULL,   -- whether the seq before it is the event of its message
   body              TEXT,
-  PRIMARY KEY (tenant, run, path, attempt)
+  PRIMARY KEY (tenant, run, n)
 ) STRICT, WITHOUT ROWID;
 
+-- The first two events of a run are its row, the end of a step is the step's row; the others are here.
 CREATE TABLE events (
   tenant TEXT    NOT NULL,
   run    INTEGER NOT NULL,
-  seq    INTEGER NOT NULL CHECK (seq >= 1),
+  seq    INTEGER NOT NULL CHECK (seq >= 3),
   name   TEXT    NOT NULL,
   object TEXT,
   data   TEXT,

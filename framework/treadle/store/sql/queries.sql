@@ -213,9 +213,13 @@ SELECT id FROM threads WHERE tenant = ? AND id >= ? AND id < ? ORDER BY id DESC 
 SELECT id FROM agents WHERE tenant = ? AND id >= ? AND id < ? AND deleted_ms IS NULL ORDER BY id DESC LIMIT 3;
 
 -- name: head_of_run
--- What a checkpoint must find: who holds the run, its status, and the last event.
-SELECT r.fence, r.status, r.rev, (SELECT max(seq) FROM events WHERE tenant = ?1 AND run = ?2)
-FROM runs r WHERE r.no = ?2 AND r.tenant = ?1;
+-- What a checkpoint must find: who holds the run, its status and its revision.
+SELECT fence, status, rev FROM runs WHERE no = ? AND tenant = ?;
+
+-- name: last_event
+-- The number of a run's last event.
+SELECT max(2, coalesce((SELECT max(seq) FROM events WHERE tenant = ?1 AND run = ?2), 0),
+  coalesce((SELECT max(event) FROM steps WHERE tenant = ?1 AND run = ?2), 0));
 
 -- name: update_run
 -- A move of a run, if it still is where it was.
@@ -234,18 +238,25 @@ WHERE no = ? AND tenant = ? AND status = 'queued';
 
 -- name: put_step
 -- A step begins or ends.
-INSERT INTO steps (tenant, run, path, attempt, n, kind, status, fence, cause, edge, fan, reply, call, message, tool,
-  started_ms, ended_ms, prompt_tokens, completion_tokens, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (tenant, run, path, attempt) DO UPDATE SET status = excluded.status, fence = excluded.fence,
+INSERT INTO steps (tenant, run, n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool,
+  started_ms, ended_ms, prompt_tokens, completion_tokens, event, said, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (tenant, run, n) DO UPDATE SET status = excluded.status, fence = excluded.fence,
   edge = excluded.edge, fan = excluded.fan, message = excluded.message, ended_ms = excluded.ended_ms,
-  prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens, body = excluded.body;
+  prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens, event = excluded.event,
+  said = excluded.said, body = excluded.body WHERE path = excluded.path AND attempt = excluded.attempt;
 
 -- name: steps_of_run
 -- The journal of a run.
-SELECT path, attempt, n, kind, status, fence, cause, edge, fan, reply, call, message, tool, started_ms, ended_ms,
-  prompt_tokens, completion_tokens, body
-FROM steps WHERE tenant = ? AND run = ? ORDER BY n, attempt;
+SELECT n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool, started_ms, ended_ms,
+  prompt_tokens, completion_tokens, event, said, body
+FROM steps WHERE tenant = ? AND run = ? ORDER BY n;
+
+-- name: step_events_after
+-- The ends of a run's steps after a number, as events.
+SELECT n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool, started_ms, ended_ms,
+  prompt_tokens, completion_tokens, event, said, body
+FROM steps WHERE tenant = ? AND run = ? AND event > ? ORDER BY event LIMIT ?;
 
 -- name: insert_event
 -- One event of a run.
