@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 SOURCES := framework tests examples
 
 # How many processes run the tests; 0 is this one.
-JOBS ?= 2
+JOBS ?= 0
 
 .PHONY: demo test check format bench clean python
 
