@@ -215,6 +215,9 @@ def _tool(declared: Any, path: KeyPath, findings: Findings, setting: Setting) ->
     kind = declared.get("type")
     if "type" not in declared:
         missing("type", path, findings, hint="write: type: function")
+        for key in (k for k in declared if nearest(k, ["type"])):
+            said = f"unknown field '{key}' in {findings.where(path)}"
+            findings.add("TR104", said, (*path, key), at="key", hint="did you mean 'type'?")
     elif not isinstance(kind, str):
         expected((*path, "type"), "a string", kind, findings)
     elif kind == "function":

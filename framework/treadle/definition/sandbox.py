@@ -753,14 +753,26 @@ def _as_problem(problem: TemplateProblem) -> Problem:
 
 def check(source: str, *, kind: Kind, names: frozenset[str]) -> list[TemplateProblem]:
     """Find every problem of a source: syntax, forbidden constructs, undeclared names."""
+    return list(_problems(source, kind, names))
+
+
+@functools.lru_cache(maxsize=256)
+def _problems(source: str, kind: Kind, names: frozenset[str]) -> tuple[TemplateProblem, ...]:
     try:
         reading = _read(source, kind)
         problems = _Examiner(reading.tokens, kind, names).examine(reading.tree)
         if not problems:
-            _compiled(reading, kind)
+            _program(
+                source, kind
+            )  # finds what only the compiler finds, and is there when the source is rendered
     except _Unsound as unsound:
-        return [unsound.problem]
-    return problems
+        return (unsound.problem,)
+    except DefinitionError as error:
+        return tuple(
+            TemplateProblem(message=p.message, line=p.line or 1, column=p.column, hint=p.hint)
+            for p in error.problems
+        )
+    return tuple(problems)
 
 
 def includes(source: str) -> list[tuple[str, int]]:

@@ -131,7 +131,8 @@ def _agent() -> Node:
     fields["instructions"] = _instructions(fields["instructions"])
     fields["inputs"] = _inputs(fields["inputs"])
     fields["output"]["properties"]["schema"] = _with(fields["output"]["properties"]["schema"], _OBJECT_SCHEMA)
-    fields["tools"]["items"] = _tool()
+    tools = {kind: _described_tool(kind, records) for kind in TOOLS}
+    fields["tools"]["items"] = _tool(tools)
     fields["thread"]["allOf"] = _keeping()
     fields["tests"]["items"] = records.shaped("Trial")
     top["required"] = ["kind", "model"]
@@ -141,7 +142,7 @@ def _agent() -> Node:
         **top,
         "defaultSnippets": [_AGENT_SNIPPET],
         "definitions": {
-            **{f"{kind}Tool": _described_tool(kind, records) for kind in TOOLS},
+            **{f"{kind}Tool": tool for kind, tool in tools.items()},
             "objectSchema": _object_schema(),
             "jsonSchema": _json_schema(),
         },
@@ -311,18 +312,24 @@ def _keeping() -> list[Node]:
     return [{"if": last, "then": {"required": ["keep_last"]}, "else": {"properties": {"keep_last": False}}}]
 
 
-def _tool() -> Node:
+def _tool(tools: Mapping[str, Node]) -> Node:
+    """Choose the fields by the type; a tool whose type is missing may have the fields of any."""
+    known = {key: True for tool in tools.values() for key in tool["properties"]}
+    untyped = {"additionalProperties": False, "properties": known, "patternProperties": _EXTENSION}
     return {
         "description": "One tool.",
         "type": "object",
         "properties": {"type": {"description": "The kind of tool.", "type": "string", "enum": list(TOOLS)}},
         "required": ["type"],
         "allOf": [
-            {
-                "if": {"properties": {"type": {"const": kind}}, "required": ["type"]},
-                "then": {"$ref": f"#/definitions/{kind}Tool"},
-            }
-            for kind in TOOLS
+            {"if": {"required": ["type"]}, "else": untyped},
+            *(
+                {
+                    "if": {"properties": {"type": {"const": kind}}, "required": ["type"]},
+                    "then": {"$ref": f"#/definitions/{kind}Tool"},
+                }
+                for kind in tools
+            ),
         ],
         "defaultSnippets": _TOOL_SNIPPETS,
     }

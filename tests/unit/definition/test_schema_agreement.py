@@ -206,7 +206,9 @@ def test_the_corpus_uses_every_field_that_the_schemas_publish():
 def generic(path):
     """Give a path without the indexes of lists, and with a star for a name that the author chose."""
     words = [item for item in path if isinstance(item, str)]
-    return [*words[:1], "*", *words[2:]] if words[0] in ("connections", "models") and len(words) > 1 else words
+    return (
+        [*words[:1], "*", *words[2:]] if words[0] in ("connections", "models") and len(words) > 1 else words
+    )
 
 
 def published(node, kind):
