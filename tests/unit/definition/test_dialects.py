@@ -1,6 +1,7 @@
 """Foreign documents: each loads as it is on disk, and its problems stand where its author wrote them."""
 
 import pytest
+
 from treadle.definition.load import load_text
 
 
@@ -162,7 +163,9 @@ def test_a_vscode_file_needs_its_four_fields():
 
 
 def test_a_name_that_the_native_format_cannot_hold_becomes_the_display_name():
-    agent = one("version: 1.0.0\nname: 'Übersetzer (v2)!'\nmodel: {id: x}\ninstructions: y\n", "foundry-vscode")
+    agent = one(
+        "version: 1.0.0\nname: 'Übersetzer (v2)!'\nmodel: {id: x}\ninstructions: y\n", "foundry-vscode"
+    )
     assert (agent.name, agent.display_name) == ("Ubersetzer -v2", "Übersetzer (v2)!")
     agent = one("version: 1.0.0\nname: 翻訳\nmodel: {id: x}\ninstructions: y\n", "foundry-vscode")
     assert (agent.name, agent.display_name) == ("agent", "翻訳")
@@ -241,7 +244,11 @@ def test_resources_without_their_tool_are_a_warning():
 
 @pytest.mark.parametrize(
     ("format_", "extra"),
-    [("auto", {}), ("{type: text}", {}), ("{type: json_object}", {"response_format": {"type": "json_object"}})],
+    [
+        ("auto", {}),
+        ("{type: text}", {}),
+        ("{type: json_object}", {"response_format": {"type": "json_object"}}),
+    ],
 )
 def test_response_formats_of_a_rest_object_are_carried_over(format_, extra):
     agent = one(f"object: assistant\nmodel: x\nresponse_format: {format_}\n", "rest")
@@ -399,13 +406,18 @@ def test_mistakes_in_an_agentschema_prompt_stand_where_they_were_made():
 @pytest.mark.parametrize(
     ("connection", "kept"),
     [
-        ("{kind: key, endpoint: 'https://a.example', apiKey: '${secret:K}'}", ("https://a.example", "${secret:K}")),
+        (
+            "{kind: key, endpoint: 'https://a.example', apiKey: '${secret:K}'}",
+            ("https://a.example", "${secret:K}"),
+        ),
         ("{kind: anonymous, endpoint: 'http://b.example'}", ("http://b.example", None)),
         ("{kind: remote, endpoint: 'http://b.example', name: x}", ("http://b.example", None)),
     ],
 )
 def test_a_connection_of_its_own_becomes_the_agents_connection(connection, kept):
-    agent = one(f"kind: prompt\nname: x\nmodel: {{id: y, provider: azure, connection: {connection}}}\n", "agentschema")
+    agent = one(
+        f"kind: prompt\nname: x\nmodel: {{id: y, provider: azure, connection: {connection}}}\n", "agentschema"
+    )
     own = agent.connections[agent.model.connection]
     assert (own.base_url, own.api_key) == kept
     assert own.type == "azure_openai"
@@ -417,14 +429,21 @@ def test_a_connection_that_needs_the_service_is_refused():
 
 def test_what_another_template_language_would_mean_is_refused():
     head = "kind: prompt\nname: x\nmodel: y\ninputs: {a: b}\n"
-    assert errors(f"{head}template: {{format: mustache}}\ninstructions: |\n  Hi\n  {{{{#a}}}}b{{{{/a}}}}\n")[0] == ("TR302", 8, 3)
+    assert errors(f"{head}template: {{format: mustache}}\ninstructions: |\n  Hi\n  {{{{#a}}}}b{{{{/a}}}}\n")[
+        0
+    ] == ("TR302", 8, 3)
     assert errors(f"{head}template: {{format: fstring}}\ninstructions: x\n") == [("TR302", 5, 20)]
-    assert errors(f"{head}template: {{format: jinja2, parser: prompty}}\ninstructions: |\n  system:\n  x\n") == [("TR302", 7, 3)]
+    assert errors(
+        f"{head}template: {{format: jinja2, parser: prompty}}\ninstructions: |\n  system:\n  x\n"
+    ) == [("TR302", 7, 3)]
     assert one(f"{head}template: {{format: mustache}}\ninstructions: Hi {{{{a}}}}\n", "agentschema")
 
 
 def test_without_a_template_and_inputs_the_instructions_are_text():
-    agent = one("kind: prompt\nname: x\nmodel: y\ninstructions: '{{ a }}'\nadditionalInstructions: '{{ b }}'\n", "agentschema")
+    agent = one(
+        "kind: prompt\nname: x\nmodel: y\ninstructions: '{{ a }}'\nadditionalInstructions: '{{ b }}'\n",
+        "agentschema",
+    )
     assert agent.instructions.text == "{{ a }}"
     assert agent.additional_instructions == "{% raw %}{{ b }}{% endraw %}"
 
@@ -497,7 +516,10 @@ def test_a_formula_is_refused_with_its_line():
 
 
 def test_an_unknown_key_is_an_error_in_agent_framework():
-    assert errors("kind: Prompt\nname: x\nmodel: {id: y, optons: {}}\nfoo: 1\n") == [("TR104", 3, 16), ("TR104", 4, 1)]
+    assert errors("kind: Prompt\nname: x\nmodel: {id: y, optons: {}}\nfoo: 1\n") == [
+        ("TR104", 3, 16),
+        ("TR104", 4, 1),
+    ]
 
 
 def test_a_document_that_two_dialects_fit_is_an_error_that_names_both():

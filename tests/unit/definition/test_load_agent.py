@@ -3,6 +3,7 @@
 import time
 
 import pytest
+
 from treadle.definition.load import load_text
 from treadle.errors import DefinitionError
 from treadle.objects.agent import ModelEntry, Price
@@ -186,7 +187,12 @@ def test_an_unknown_field_is_an_error_under_its_key():
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("instrutions: x", "instructions"), ("tool: []", "tools"), ("toolChoice: auto", "tool_choice"), ("Limits: {}", "limits")],
+    [
+        ("instrutions: x", "instructions"),
+        ("tool: []", "tools"),
+        ("toolChoice: auto", "tool_choice"),
+        ("Limits: {}", "limits"),
+    ],
 )
 def test_a_misspelt_field_is_answered_with_what_was_meant(written, meant):
     assert problem(HEAD + written + "\n").hint == f"did you mean '{meant}'?"
@@ -217,23 +223,58 @@ def test_a_field_without_a_value_is_an_error_at_its_key():
     ("text", "code", "message", "hint"),
     [
         ("name: 12", "TR102", "name must be a string, not a number", "quote it"),
-        ("limits: {max_steps: '3'}", "TR102", "limits.max_steps must be a whole number, not a string", "write the number without quotes"),
+        (
+            "limits: {max_steps: '3'}",
+            "TR102",
+            "limits.max_steps must be a whole number, not a string",
+            "write the number without quotes",
+        ),
         ("limits: {max_steps: 0}", "TR103", "limits.max_steps is 0; it must be at least 1", None),
-        ("timeout: 20", "TR103", "timeout: a duration needs a unit: write it as a string such as 20s, 5m or 1h30m", None),
-        ("timeout: 20 parsecs", "TR103", "timeout: '20 parsecs' is not a duration: write 500ms, 20s, 5m, 1h30m, 2d or PT5M", None),
-        ("approval: alway", "TR103", "approval is 'alway'; expected never, always or a mapping", "did you mean 'always'?"),
+        (
+            "timeout: 20",
+            "TR103",
+            "timeout: a duration needs a unit: write it as a string such as 20s, 5m or 1h30m",
+            None,
+        ),
+        (
+            "timeout: 20 parsecs",
+            "TR103",
+            "timeout: '20 parsecs' is not a duration: write 500ms, 20s, 5m, 1h30m, 2d or PT5M",
+            None,
+        ),
+        (
+            "approval: alway",
+            "TR103",
+            "approval is 'alway'; expected never, always or a mapping",
+            "did you mean 'always'?",
+        ),
         ("approval: [a]", "TR102", "approval must be never, always or a mapping, not a list", None),
         ("approval: {alwys: [a]}", "TR104", "unknown field 'alwys' in approval", "did you mean 'always'?"),
         ("thread: {truncation: first}", "TR103", "thread.truncation is 'first'; expected auto or last", None),
-        ("retry: {on: [tiemout]}", "TR103", "retry.on[0]: 'tiemout' is not an error code", "did you mean 'timeout'?"),
+        (
+            "retry: {on: [tiemout]}",
+            "TR103",
+            "retry.on[0]: 'tiemout' is not an error code",
+            "did you mean 'timeout'?",
+        ),
         ("tools: {}", "TR102", "tools must be a list, not a mapping", None),
         ("tools: [x]", "TR102", "tools[0] must be a mapping, not a string", None),
         ("metadata: x", "TR102", "metadata must be a mapping, not a string", None),
         ("instructions: [a]", "TR102", "instructions must be a string or {file: path}, not a list", None),
-        ("inputs: {a: {type: object, properties: {b: 3}}}", "TR111", "inputs.a.properties.b must be a JSON Schema, not a number", None),
+        (
+            "inputs: {a: {type: object, properties: {b: 3}}}",
+            "TR111",
+            "inputs.a.properties.b must be a JSON Schema, not a number",
+            None,
+        ),
         ("inputs: [a]", "TR102", "inputs must be a mapping, not a list", None),
         ("tests: [{nam: x, name: y}]", "TR104", "unknown field 'nam' in tests[0]", "did you mean 'name'?"),
-        ("tests: [{name: x, expect: {output: 1, pth: [a]}}]", "TR104", "unknown field 'pth' in tests[0].expect", "did you mean 'path'?"),
+        (
+            "tests: [{name: x, expect: {output: 1, pth: [a]}}]",
+            "TR104",
+            "unknown field 'pth' in tests[0].expect",
+            "did you mean 'path'?",
+        ),
         ("extensions: {}", "TR104", "unknown field 'extensions'", "write a key that begins with x-"),
     ],
 )
@@ -248,7 +289,10 @@ def test_yes_is_text_and_the_error_says_so():
 
 
 def test_no_message_speaks_the_validators_language():
-    broken = [TEN, f"{HEAD}model: {{id: 3, options: {{stop: 5, seed: x, top_p: true, extra: []}}}}\noutput: []\n"]
+    broken = [
+        TEN,
+        f"{HEAD}model: {{id: 3, options: {{stop: 5, seed: x, top_p: true, extra: []}}}}\noutput: []\n",
+    ]
     for text in broken:
         for p in load_text(text).errors:
             for word in ("Input should", "valid", "str_", "Extra inputs", "tuple", "dict", "Field required"):
@@ -272,7 +316,9 @@ def test_a_known_field_that_is_not_built_is_refused_by_name(field):
     assert p.message.endswith("is known to the format but not built yet")
 
 
-@pytest.mark.parametrize("kind", ["openapi", "mcp", "code_interpreter", "connected_agent", "bing_grounding", "azure_function"])
+@pytest.mark.parametrize(
+    "kind", ["openapi", "mcp", "code_interpreter", "connected_agent", "bing_grounding", "azure_function"]
+)
 def test_a_tool_kind_that_is_not_built_is_refused_by_name(kind):
     p = problem(f"{HEAD}tools:\n  - type: {kind}\n    name: x\n    whatever: 1\n")
     assert at(p) == ("TR301", 5, 11, 11 + len(kind))
@@ -303,7 +349,9 @@ def test_a_native_document_without_kind_is_told_so():
     assert (p.code, p.line, p.message) == ("TR101", 1, "missing field 'kind'")
 
 
-@pytest.mark.parametrize(("version", "said"), [("1.0", "the number 1.0"), ("1", "the number 1"), ("", "empty"), ("[1]", "a list")])
+@pytest.mark.parametrize(
+    ("version", "said"), [("1.0", "the number 1.0"), ("1", "the number 1"), ("", "empty"), ("[1]", "a list")]
+)
 def test_a_version_that_is_no_text_is_refused_with_the_quoted_form(version, said):
     p = problem(f"version: {version}\nkind: agent\nmodel: offline\n")
     assert (p.code, p.line, p.hint) == ("TR106", 1, "write: version: '1.0.0'")

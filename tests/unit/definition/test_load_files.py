@@ -1,8 +1,7 @@
 """Files, projects, and the way from a name to a document."""
 
-import os
-
 import pytest
+
 from treadle.definition.load import find_agent, find_project, load, load_project, load_text, split_target
 from treadle.errors import ConfigurationError, DefinitionError, NotFound
 
@@ -62,7 +61,9 @@ def test_a_file_that_declares_no_project_is_no_project_file(project):
 
 
 def test_a_project_among_the_files_rules_the_others(project):
-    agent = write(project / "agents" / "a.yaml", f"{AGENT}tools: [{{type: function, name: f, call: 'os:system'}}]\n")
+    agent = write(
+        project / "agents" / "a.yaml", f"{AGENT}tools: [{{type: function, name: f, call: 'os:system'}}]\n"
+    )
     loaded = load([agent, project / "treadle.yaml"])
     assert [p.code for p in loaded.errors] == ["TR214"]
     assert load([agent]).errors == ()
@@ -116,7 +117,7 @@ def test_a_misspelt_file_key_is_answered(project):
 @pytest.mark.parametrize("name", ["away.md", "../outside.md", "/etc/hostname", "link.md", "''", "."])
 def test_an_instructions_file_must_lie_in_the_project(project, tmp_path_factory, name):
     outside = write(tmp_path_factory.mktemp("other") / "outside.md", "x")
-    os.symlink(outside, project / "link.md")
+    (project / "link.md").symlink_to(outside)
     loaded = load([write(project / "a.yaml", f"{AGENT}instructions: {{file: {name}}}\n")])
     assert [(p.code, p.line) for p in loaded.errors] == [("TR115", 4)]
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from treadle.definition.composer import compose
 from treadle.definition.document import Source
 from treadle.definition.load import load_text
@@ -37,15 +38,23 @@ tests: [{name: t, messages: [{user: hi}], expect: {assert: ["output.a == 'x'"]}}
 x-free: [1, *p]
 """,
     "version: 1.0.0\nkind: project\npython: {allow_modules: [a]}\nmodels: {m: {id: x, price: {input: 1, output: 2}}}\n",
-    "version: 1.0.0\nname: v\nmodel: {id: x, options: {top_p: 1}}\ninstructions: y\n"
-    "tools:\n  - {type: openapi, id: o, options: {specification: '{}'}}\n  - {type: mcp, server_label: s}\n",
-    "object: assistant\nmodel: x\ntools: [{type: function, function: {name: f, parameters: {type: object}}}]\n"
-    "tool_resources: {file_search: {}}\nresponse_format: {type: json_schema, json_schema: {schema: {type: object}}}\n",
-    "kind: prompt\nname: p\nmodel: {id: x, connection: {kind: key, endpoint: e}, options: {topK: 1}}\n"
-    "inputSchema: {properties: [{name: a, kind: string, default: b}]}\ntemplate: {format: jinja2}\ninstructions: '{{ a }}'\n"
-    "tools: {f: {kind: function, parameters: {properties: {a: {kind: string}}}}, b: {kind: bing_search}}\n",
-    "kind: Prompt\nname: p\nmodel: {id: =Env.M}\noutputSchema: {properties: {a: {type: string, required: true}}}\n"
-    "tools: [{kind: function, name: f, parameters: [{name: a, kind: array, items: {kind: object, properties: {b: 1}}}]}]\n",
+    (
+        "version: 1.0.0\nname: v\nmodel: {id: x, options: {top_p: 1}}\ninstructions: y\n"
+        "tools:\n  - {type: openapi, id: o, options: {specification: '{}'}}\n  - {type: mcp, server_label: s}\n"
+    ),
+    (
+        "object: assistant\nmodel: x\ntools: [{type: function, function: {name: f, parameters: {type: object}}}]\n"
+        "tool_resources: {file_search: {}}\nresponse_format: {type: json_schema, json_schema: {schema: {type: object}}}\n"
+    ),
+    (
+        "kind: prompt\nname: p\nmodel: {id: x, connection: {kind: key, endpoint: e}, options: {topK: 1}}\n"
+        "inputSchema: {properties: [{name: a, kind: string, default: b}]}\ntemplate: {format: jinja2}\ninstructions: '{{ a }}'\n"
+        "tools: {f: {kind: function, parameters: {properties: {a: {kind: string}}}}, b: {kind: bing_search}}\n"
+    ),
+    (
+        "kind: Prompt\nname: p\nmodel: {id: =Env.M}\noutputSchema: {properties: {a: {type: string, required: true}}}\n"
+        "tools: [{kind: function, name: f, parameters: [{name: a, kind: array, items: {kind: object, properties: {b: 1}}}]}]\n"
+    ),
 )
 
 
@@ -102,7 +111,28 @@ def test_the_good_documents_are_good():
         assert [str(p) for p in load_text(text).errors] == []
 
 
-SNIPPETS = ("\n", " ", ":", "- ", "{", "}", "[", "]", "'", '"', "{{ x }}", "*p", "&q ", "!t ", "null", "12", "${env:X}", "=f", "x-a: 1\n", "|\n")
+SNIPPETS = (
+    "\n",
+    " ",
+    ":",
+    "- ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "'",
+    '"',
+    "{{ x }}",
+    "*p",
+    "&q ",
+    "!t ",
+    "null",
+    "12",
+    "${env:X}",
+    "=f",
+    "x-a: 1\n",
+    "|\n",
+)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -115,7 +145,12 @@ def test_a_good_document_with_text_put_in_or_cut_out_is_answered(text, rng: rand
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12) | st.sampled_from(["function", "string", "agent"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=12)
+    | st.sampled_from(["function", "string", "agent"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )

@@ -1,8 +1,7 @@
 """References: where they may stand, how a misspelt one is answered, and what they become at a call."""
 
-import os
-
 import pytest
+
 from treadle.definition.load import load, load_text
 from treadle.definition.references import resolve
 from treadle.errors import ConfigurationError
@@ -115,7 +114,7 @@ def test_a_link_may_not_lead_out_of_the_project(tmp_path):
     root = tmp_path / "project"
     root.mkdir()
     (tmp_path / "outside.txt").write_text("secret")
-    os.symlink(tmp_path / "outside.txt", root / "inside.txt")
+    (root / "inside.txt").symlink_to(tmp_path / "outside.txt")
     text = f"{HEAD}model: x\nconnections: {{c: {{api_key: '${{file:inside.txt}}'}}}}\n"
     assert "outside the project" in problem(text, root=root).message
     with pytest.raises(ConfigurationError, match="outside the project"):

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import yaml
+
 from treadle.definition.composer import compose
 from treadle.definition.document import Source
 from treadle.definition.load import load_text
@@ -135,7 +136,9 @@ def test_an_alias_inside_its_own_value_is_refused():
     assert ("TR007", 4, 13) in found(f"{HEAD}x-a: &x [1, *x]\n")
 
 
-@pytest.mark.parametrize(("key", "column"), [("1", 3), ("true", 3), ("~", 3), ("1.5", 3), ("[a]", 3), ("? {a: 1}\n  ", 5)])
+@pytest.mark.parametrize(
+    ("key", "column"), [("1", 3), ("true", 3), ("~", 3), ("1.5", 3), ("[a]", 3), ("? {a: 1}\n  ", 5)]
+)
 def test_a_key_that_is_not_text_is_refused(key, column):
     assert found(f"{HEAD}metadata:\n  {key}: x\n") == [("TR008", 5, column)]
 
@@ -217,7 +220,7 @@ def test_a_document_that_is_no_mapping_is_an_error():
 
 
 def test_a_byte_order_mark_moves_nothing():
-    loaded = load_text(f"\ufeffversion: 1.0.0\nkind: agent\nmodel: offline\nnme: x\n")
+    loaded = load_text("\ufeffversion: 1.0.0\nkind: agent\nmodel: offline\nnme: x\n")
     assert [(p.code, p.line, p.column) for p in loaded.errors] == [("TR104", 4, 1)]
 
 
@@ -249,7 +252,21 @@ DEEP_ALIASES = "a0: &a0 " + "[" * 40 + "]" * 40 + "\na1: " + "[" * 40 + "*a0" + 
         "---\n" * 200_000,
         "- &a b\n" * 120_000,
     ],
-    ids=["aliases", "deep-aliases", "brackets", "braces", "dashes", "keys", "65", "size", "bytes", "1001", "nodes", "docs", "anchors"],
+    ids=[
+        "aliases",
+        "deep-aliases",
+        "brackets",
+        "braces",
+        "dashes",
+        "keys",
+        "65",
+        "size",
+        "bytes",
+        "1001",
+        "nodes",
+        "docs",
+        "anchors",
+    ],
 )
 def test_a_bomb_is_refused_in_under_a_second(text):
     begun = time.process_time()

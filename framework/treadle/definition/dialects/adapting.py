@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import combining, normalize
 
-from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_mapping, listed, shape, suggest
 from treadle.errors import Severity
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -26,7 +26,7 @@ class Adapted:
         """Set a value at a path of the native document, taken from a path of the user's."""
         inside: Any = self.data
         for n, item in enumerate(new[:-1]):
-            if not is_list(inside) and item not in inside:
+            if isinstance(item, str) and item not in inside:
                 inside[item] = {}
                 self.moves.setdefault(new[: n + 1], old[: n + 1])
             inside = inside[item]
