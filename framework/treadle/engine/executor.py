@@ -89,6 +89,10 @@ class _Walk(_Position):
     output: Any = None
     failed_attempts: list[Step] = field(default_factory=list[Step])
 
+    def fit(self, budget_tokens: int) -> Sequence[Message]:
+        """Give the rows to send."""
+        return self.window.fit(budget_tokens, self.plan.keep_last)
+
 
 @dataclass(slots=True)
 class _Handle:
@@ -282,14 +286,14 @@ class Executor:
             visit=activation.visit,
             clock=self._clock,
             emit=emit,
-            window=lambda budget: walk.window.fit(budget, walk.plan.keep_last),
+            window=walk.fit,
             timeout_s=self._timeout_s(walk),
             prompt_left=_left(walk.plan.max_prompt_tokens, walk.state.prompt_tokens),
             completion_left=_left(walk.plan.max_completion_tokens, walk.state.completion_tokens),
             reply_seq=activation.reply_seq,
             call_index=activation.item,
             call=call,
-            message_id=ids.derive("msg", run.id, activation.path) if node.kind == "model_call" else "",
+            next_seq=walk.window.next_seq + place,
         )
         return _Started(activation, context, self._clock.now_ms(), walk.state.n + place)
 
@@ -414,7 +418,8 @@ class Executor:
             started, effects = todo.pop(0)
             row = effects.message
             if row is not None:
-                row = row.model_copy(update={"seq": walk.window.next_seq + len(messages)})
+                if row.seq != walk.window.next_seq + len(messages):
+                    row = row.model_copy(update={"seq": walk.window.next_seq + len(messages)})
                 messages.append(row)
             if effects.whole is not None:
                 blobs.append(Blob(digest(effects.whole), effects.whole.encode()))
@@ -428,7 +433,9 @@ class Executor:
                 walk.output = effects.output
             before = state
             state = scheduler.fold(walk.graph, state, step)
-            todo += self._instant(walk, before, state, step, effects)
+            todo += self._instant(
+                walk, before, state, step, effects, next_seq=walk.window.next_seq + len(messages)
+            )
             if effects.ends is not None and ends is None:
                 ends, error = effects.ends, effects.last_error
         walk.state = state
@@ -448,7 +455,7 @@ class Executor:
         return await self._end(walk, cast("RunStatus", status), reason=reason, error=error, draft=draft)
 
     def _instant(
-        self, walk: _Walk, before: State, state: State, step: Step, effects: Effects
+        self, walk: _Walk, before: State, state: State, step: Step, effects: Effects, *, next_seq: int
     ) -> list[tuple[_Started, Effects]]:
         """Prepare the steps that became ready and only write: they belong to this checkpoint."""
         if step.status != "completed":
@@ -466,9 +473,10 @@ class Executor:
                 visit=activation.visit,
                 clock=self._clock,
                 emit=_ignore,
-                window=lambda budget: walk.window.fit(budget, walk.plan.keep_last),
+                window=walk.fit,
                 reply=effects.reply,
-                message_id=ids.derive("msg", walk.run.id, activation.cause or activation.path),
+                cause=activation.cause,
+                next_seq=next_seq,
             )
             prepared = kind.prepare(context)
             assert isinstance(prepared, Effects)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from treadle.clock import Clock
+from treadle.ids import derive
 from treadle.objects.agent import AgentSpec, ModelOptions, Price
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import Run, RunError, Usage
@@ -44,12 +45,12 @@ class Plan:
     """What instructions and tool definitions cost in every call, estimated."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepContext:
+class StepContext(NamedTuple):
     """The read-only view that a step has of its run.
 
     Shapes: `window` gives the rows to send for a budget of tokens; `call` and `reply_seq` are a tool call's
-    own; `reply` is the model's answer that an `append_message` appends. `visit` counts the entries into the
+    own; `reply` is the model's answer that an `append_message` appends, and `cause` the path of the call that
+    gave it. `next_seq` is the seq of the thread's next row, as long as no sibling is quicker. `visit` counts the entries into the
     node from 1. `prompt_left` and `completion_left` are what the run's own budgets leave, None without one.
     """
 
@@ -67,23 +68,27 @@ class StepContext:
     call_index: int | None = None
     call: ToolCall | None = None
     reply: ModelReply | None = None
-    message_id: str = ""
+    cause: str | None = None
+    next_seq: int = 0
+
+    @property
+    def message_id(self) -> str:
+        """Give the id that the step's message has, in every attempt: it is that of the model call's reply."""
+        return derive("msg", self.run.id, self.cause or self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """The step may be performed; `effect` says whether that must be committed before it begins."""
 
     effect: Effect = "pure"
     admitted: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
+class Effects(NamedTuple):
     """What a step did, for the executor to write.
 
     Shapes: `edge` is the label to leave by; `fan` how many steps the successor expands to; `message` is a row
-    for the thread, its `seq` and `id` still open. `waits` suspends the step until its client answers. `ends`
+    for the thread; its `seq` is what the context said, and the executor's to change. `waits` suspends the step until its client answers. `ends`
     ends the run: a status, and the reason or None.
     """
 

@@ -7,7 +7,7 @@ from treadle.objects.message import Message, estimate_tokens
 from treadle.objects.run import RunError, Usage
 from treadle.providers.base import ModelReply, ModelRequest
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
-from treadle.text import clean
+from treadle.text import clean, is_sound
 
 RESERVE = 4
 """The part of a context window that is kept for the reply where nothing says how long it may be: a quarter."""
@@ -101,13 +101,14 @@ def reply_row(context: StepContext, reply: ModelReply) -> Message:
     size = len(text.encode()) if text else 0
     size += sum(len(c.name) + len(c.arguments.encode(errors="replace")) for c in reply.tool_calls)
     calls = reply.tool_calls
-    if any(clean(c.arguments) != c.arguments or clean(c.name) != c.name for c in calls):
+    if any(not is_sound(c.arguments) or not is_sound(c.name) for c in calls):
         calls = tuple(
             c.model_copy(update={"arguments": clean(c.arguments), "name": clean(c.name)})
             for c in reply.tool_calls
         )
     return Message(
-        id=context.message_id,
+        id=context.message_id if text is not None else "",
+        seq=context.next_seq,
         tenant=context.run.tenant,
         thread_id=context.run.thread_id,
         role="assistant",

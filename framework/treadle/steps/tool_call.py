@@ -7,7 +7,7 @@ from treadle.objects.message import Message, estimate_tokens
 from treadle.objects.run import RunError
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
 from treadle.tools.base import CallContext
-from treadle.tools.gate import Admitted, Outcome, admit, digest, dispatch
+from treadle.tools.gate import Admitted, Outcome, admit, dispatch
 
 UNKNOWN = "outcome unknown: the process stopped while this call was under way; it was not repeated"
 
@@ -54,6 +54,7 @@ def result_row(context: StepContext, outcome: Outcome) -> Message:
         id="",
         tenant=context.run.tenant,
         thread_id=context.run.thread_id,
+        seq=context.next_seq,
         role="tool",
         text=outcome.text,
         reply_seq=context.reply_seq,
@@ -62,11 +63,6 @@ def result_row(context: StepContext, outcome: Outcome) -> Message:
         run_id=context.run.id,
         created_ms=context.clock.now_ms(),
     )
-
-
-def whole_digest(effects_: Effects) -> str | None:
-    """Give the name of the blob that keeps the whole of a cut result."""
-    return digest(effects_.whole) if effects_.whole is not None else None
 
 
 KIND = StepKindEntry(prepare, perform)
