@@ -300,6 +300,17 @@ class Runs:
         row = await self._row(run, step.message_seq)
         return StepDetail(row.tool_calls, None, row.text)
 
+    async def rows(self, run: Run, steps: Sequence[Step]) -> dict[int, Message]:
+        """Give the rows of the thread that steps of a run refer to, by their seq."""
+        seqs = [seq for step in steps for seq in (step.reply_seq, step.message_seq) if seq is not None]
+        if not seqs:
+            return {}
+        first, last = min(seqs), max(seqs)
+        found = await self._treadle.store.rows(
+            run.tenant, run.thread_id, after=first - 1, before=last + 1, limit=last - first + 1
+        )
+        return {row.seq: row for row in found}
+
     async def trace(self, run_id: str) -> Trace:
         """Give what a run did, as a graph of its executed steps.
 
@@ -400,6 +411,23 @@ class Runs:
 
         Errors: NotFound; StateError when it is not queued.
         """
+        run = await self._claim(run_id)
+        self._walk(run, None)
+        return run
+
+    async def resume_and_stream(self, run_id: str) -> AsyncIterator[Event]:
+        """Go on as `resume`, and give the run's further events while they happen.
+
+        Errors: as `resume`; what broke the walk.
+        """
+        before = await self._treadle.store.events(
+            self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
+        )
+        run = await self._claim(run_id)
+        async for event in self._follow(run, None, after=len(before)):
+            yield event
+
+    async def _claim(self, run_id: str) -> Run:
         treadle = self._treadle
         run = await self.get(run_id)
         try:
@@ -412,7 +440,6 @@ class Runs:
                 status=run.status,
                 event="resume",
             ) from None
-        self._walk(claimed.run, None)
         return claimed.run
 
     async def cancel(self, run_id: str) -> Run:
