@@ -17,6 +17,16 @@ def load() -> dict[str, str]:
 
 
 @cache
+def checks() -> tuple[tuple[str, str], ...]:
+    """Give the invariants of a store: each in words, with the query that finds what breaks it."""
+    text = files("treadle.store").joinpath("sql/check.sql").read_text(encoding="utf-8")
+    return tuple(
+        (" ".join(line.removeprefix("-- ") for line in said.splitlines()), " ".join(body.split()).rstrip(";"))
+        for _, said, body in _NAMED.findall(text)
+    )
+
+
+@cache
 def migrations() -> tuple[tuple[int, str], ...]:
     """Give the numbered migrations in order."""
     found = [

@@ -1,0 +1,133 @@
+-- name: thread_gaps
+-- a thread's rows count from 1 without a gap
+SELECT coalesce(t.id, 'thread number ' || (m.pos >> 32)), count(*) || ' rows, the last has seq ' || max(m.pos & 4294967295)
+FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32
+GROUP BY m.pos >> 32 HAVING min(m.pos & 4294967295) <> 1 OR max(m.pos & 4294967295) <> count(*);
+
+-- name: lost_messages
+-- a row belongs to a thread of its own tenant
+SELECT coalesce(m.id, 'row ' || m.pos), 'tenant ' || m.tenant
+FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32 WHERE t.no IS NULL OR t.tenant <> m.tenant;
+
+-- name: unanswered_calls
+-- a call without a result belongs to the thread's active run
+SELECT t.id, 'row ' || (m.pos & 4294967295) || ' waits for ' || m.open
+FROM messages m JOIN threads t ON t.no = m.pos >> 32
+WHERE instr(m.open, '1') > 0 AND NOT EXISTS (
+  SELECT 1 FROM runs r WHERE r.thread = t.no AND r.first_seq <= m.pos & 4294967295
+  AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling'));
+
+-- name: unasked_results
+-- a result answers a call of an earlier row of its thread
+SELECT t.id, 'row ' || (m.pos & 4294967295) || ' answers call ' || m.call || ' of row ' || m.reply
+FROM messages m JOIN threads t ON t.no = m.pos >> 32
+LEFT JOIN messages a ON a.pos = (m.pos & ~4294967295) | m.reply
+WHERE m.role = 'tool' AND (a.pos IS NULL OR a.pos >= m.pos OR a.role <> 'assistant'
+  OR coalesce(substr(a.open, m.call + 1, 1), '') <> '0');
+
+-- name: doubled_results
+-- a call has one result
+SELECT t.id, count(*) || ' results of call ' || m.call || ' of row ' || m.reply
+FROM messages m JOIN threads t ON t.no = m.pos >> 32
+WHERE m.role = 'tool' GROUP BY m.pos >> 32, m.reply, m.call HAVING count(*) > 1;
+
+-- name: miscounted_calls
+-- a row knows which of its calls are answered
+SELECT t.id, 'row ' || (m.pos & 4294967295) || ' says ' || coalesce(m.open, 'nothing')
+FROM messages m JOIN threads t ON t.no = m.pos >> 32
+WHERE (m.role = 'assistant' AND coalesce(length(m.open), 0) <> coalesce(json_array_length(m.body, '$.tool_calls'), 0))
+OR (m.role <> 'assistant' AND m.open IS NOT NULL)
+OR (m.open IS NOT NULL AND length(m.open) - length(replace(m.open, '0', '')) <> (
+  SELECT count(*) FROM messages r
+  WHERE r.pos > m.pos AND r.pos < ((m.pos >> 32) + 1) << 32 AND r.reply = m.pos & 4294967295));
+
+-- name: parted_results
+-- nothing stands between a reply and the results of its calls
+SELECT t.id, 'row ' || (o.pos & 4294967295) || ' stands before the result in row ' || (m.pos & 4294967295)
+FROM messages m JOIN threads t ON t.no = m.pos >> 32
+JOIN messages o ON o.pos > ((m.pos & ~4294967295) | m.reply) AND o.pos < m.pos AND o.role <> 'tool'
+WHERE m.role = 'tool';
+
+-- name: busy_threads
+-- a thread has at most one active root run
+SELECT t.id, count(*) || ' active runs' FROM runs r JOIN threads t ON t.no = r.thread
+WHERE r.parent IS NULL AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+GROUP BY r.thread HAVING count(*) > 1;
+
+-- name: rootless_runs
+-- a run has a thread, a step graph and a version of an agent, all of its own tenant
+SELECT r.id, 'tenant ' || r.tenant FROM runs r
+LEFT JOIN threads t ON t.no = r.thread AND t.tenant = r.tenant
+LEFT JOIN graphs g ON g.no = r.graph AND g.tenant = r.tenant
+LEFT JOIN agent_versions v ON v.tenant = r.tenant AND v.id = r.agent_id AND v.version = r.agent_version
+WHERE t.no IS NULL OR g.no IS NULL OR v.id IS NULL;
+
+-- name: unfinished_runs
+-- a run that has ended has its time, its usage and no walker, and no step of it is open
+SELECT r.id, r.status FROM runs r
+WHERE r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired') AND (
+  r.ended_ms IS NULL OR r.prompt_tokens IS NULL OR r.completion_tokens IS NULL OR r.walker IS NOT NULL
+  OR EXISTS (SELECT 1 FROM steps s WHERE s.tenant = r.tenant AND s.run = r.no AND s.status = 'in_progress'));
+
+-- name: ended_too_early
+-- a run that has not ended has no time of its end, and somebody walks it exactly while it is in progress
+SELECT r.id, r.status || coalesce(', walked by ' || r.walker, '') FROM runs r
+WHERE r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+AND (r.ended_ms IS NOT NULL OR (r.walker IS NOT NULL) <> (r.status = 'in_progress'));
+
+-- name: final_events
+-- a run that has ended has one event that says so, and it is the last; an active run has none
+SELECT r.id, r.status || ' with ' || count(e.seq) || ' final events' FROM runs r
+LEFT JOIN events e ON e.tenant = r.tenant AND e.run = r.no AND e.name IN ('thread.run.cancelled',
+  'thread.run.completed', 'thread.run.incomplete', 'thread.run.failed', 'thread.run.expired')
+GROUP BY r.no
+HAVING count(e.seq) <> (r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired'))
+OR (count(e.seq) = 1 AND (max(e.name) <> 'thread.run.' || r.status
+  OR max(e.seq) <> (SELECT max(seq) FROM events l WHERE l.tenant = r.tenant AND l.run = r.no)));
+
+-- name: event_gaps
+-- a run's events count from 1 without a gap
+SELECT coalesce(r.id, 'run number ' || e.run), count(*) || ' events, the last has seq ' || max(e.seq)
+FROM events e LEFT JOIN runs r ON r.no = e.run AND r.tenant = e.tenant
+GROUP BY e.tenant, e.run HAVING r.no IS NULL OR min(e.seq) <> 1 OR max(e.seq) <> count(*);
+
+-- name: lost_steps
+-- a step belongs to a run, which never had a lower fence than the step
+SELECT coalesce(r.id, 'run number ' || s.run), s.path FROM steps s
+LEFT JOIN runs r ON r.no = s.run AND r.tenant = s.tenant WHERE r.no IS NULL OR s.fence > r.fence;
+
+-- name: doubled_steps
+-- no two steps of a run have the same place in its journal
+SELECT r.id, 'place ' || s.n FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+GROUP BY s.tenant, s.run, s.n HAVING count(*) > 1;
+
+-- name: misplaced_steps
+-- a step that wrote a row names it: the reply of a model, the result of its own call, or the answer
+SELECT r.id, s.path FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+LEFT JOIN messages m ON m.pos = (r.thread << 32) + s.message
+WHERE (s.message IS NOT NULL AND (m.pos IS NULL OR s.message < r.first_seq OR m.run IS NOT r.no
+    OR (s.kind = 'tool_call') <> (m.role = 'tool')
+    OR (s.kind = 'tool_call' AND (m.reply IS NOT s.reply OR m.call IS NOT s.call))))
+OR (s.kind = 'tool_call' AND (s.reply IS NULL OR s.call IS NULL OR (s.status <> 'in_progress' AND s.message IS NULL)))
+OR (s.status = 'in_progress') <> (s.ended_ms IS NULL);
+
+-- name: foreign_rows
+-- a row that a run wrote lies in the run's thread, after the run began
+SELECT r.id, 'row ' || (m.pos & 4294967295) FROM messages m JOIN runs r ON r.no = m.run
+WHERE r.thread <> m.pos >> 32 OR r.tenant <> m.tenant OR r.first_seq > m.pos & 4294967295;
+
+-- name: agent_versions
+-- an agent points to the last of its versions, which count from 1
+SELECT a.id, 'version ' || a.version FROM agents a
+LEFT JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
+GROUP BY a.tenant, a.id HAVING count(v.version) <> a.version OR max(v.version) <> a.version;
+
+-- name: missing_blobs
+-- a large text that a row or a step names is kept
+SELECT coalesce(m.id, 'row ' || m.pos), m.blob FROM messages m
+LEFT JOIN blobs b ON b.tenant = m.tenant AND b.digest = m.blob WHERE m.blob IS NOT NULL AND b.digest IS NULL
+UNION ALL
+SELECT r.id || ' ' || s.path, json_extract(s.body, '$.full_output') FROM steps s
+JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+LEFT JOIN blobs b ON b.tenant = s.tenant AND b.digest = json_extract(s.body, '$.full_output')
+WHERE json_extract(s.body, '$.full_output') IS NOT NULL AND b.digest IS NULL;
