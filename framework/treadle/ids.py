@@ -75,6 +75,39 @@ def derive(prefix: str, parent_id: str, path: str) -> str:
     return f"{prefix}_{head}{_base62(int.from_bytes(digest, 'big') % _TAIL, 8)}"
 
 
+def mark(*parts: str) -> str:
+    """Give nine characters of a hash: what makes ids of one parent unlike those of another."""
+    digest = blake2b("\x00".join(parts).encode(), digest_size=8).digest()
+    return _base62(int.from_bytes(digest, "big") % 62**10, 5)[1:]
+
+
+def placed(prefix: str, number: int, place: int, mark_: str) -> str:
+    """Make the id of the part that has a place in a numbered parent; `place_of` reads it back.
+
+    Shapes: five characters of the parent's number, nine of its mark, ten of the place: ids of one parent sort
+    by place. A place always has the same id, so a repeated attempt announces the same one.
+    """
+    return f"{prefix}_{_base62(number, 3)[1:]}{mark_}{_base62(place, 5)}"
+
+
+_VALUES = {character: value for value, character in enumerate(_ALPHABET)}
+
+
+def place_of(id_: str, prefix: str) -> tuple[int, str, int] | None:
+    """Read a placed id back: the parent's number, its mark, the place; None for any other text."""
+    head, found, tail = id_.partition("_")
+    if not found or head != prefix or len(tail) != 24 or any(c not in _VALUES for c in tail):
+        return None
+    return _number(tail[:5]), tail[5:14], _number(tail[14:])
+
+
+def _number(text: str) -> int:
+    number = 0
+    for character in text:
+        number = number * 62 + _VALUES[character]
+    return number
+
+
 def kind(id_: str) -> str | None:
     """Give the noun that an id's prefix names, or None for a foreign id."""
     return KINDS.get(id_.partition("_")[0])

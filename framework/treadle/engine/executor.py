@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from treadle import ids, registry
+from treadle import registry
 from treadle.clock import Clock
 from treadle.engine import scheduler
 from treadle.engine.scheduler import Activation, State
@@ -306,7 +306,7 @@ class Executor:
         if call is not None:
             data["tool"] = call.name
         self._stream.publish(run_id, [Event(run_id, "thread.run.step.in_progress", activation.path, data)])
-        message_id = ids.derive("msg", run_id, activation.path)
+        message_id = self._store.message_id(walk.run.tenant, walk.run.thread_id, walk.window.next_seq)
 
         def emit(delta: Delta) -> None:
             if isinstance(delta, TextDelta):
@@ -475,7 +475,6 @@ class Executor:
                 emit=_ignore,
                 window=walk.fit,
                 reply=effects.reply,
-                cause=activation.cause,
                 next_seq=next_seq,
             )
             prepared = kind.prepare(context)
@@ -735,7 +734,6 @@ def _failed_attempt(started: _Started, attempt: int, error: RunError, ended_ms: 
 
 def _result(walk: _Position, activation: Activation, text: str, now: int, seq: int) -> Message:
     return Message(
-        id="",
         tenant=walk.run.tenant,
         thread_id=walk.run.thread_id,
         seq=seq,

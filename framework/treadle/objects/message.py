@@ -65,12 +65,13 @@ class Message(Record):
     A row has the role user, assistant or tool. An assistant row may ask for tools; a tool row carries the one
     result of one call: `reply_seq` is the row that asked and `call_index` the place of the call in it.
 
-    Shapes: `text` is the content where it is a single text part without annotations, else `parts` has it.
+    Shapes: the store gives the id, made from thread and seq; rows that no list shows have none. `text` is the
+    content where it is a single text part without annotations, else `parts` has it.
     Units: `tokens` is an estimate of what the row costs when it is sent.
     Wire: ``GET /threads/{thread_id}/messages/{id}``.
     """
 
-    id: str
+    id: str = ""
     tenant: str = "default"
     thread_id: str
     seq: int = 0

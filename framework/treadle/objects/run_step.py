@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from treadle.ids import derive
-from treadle.objects.event import Event
 from treadle.objects.record import Record
 from treadle.objects.run import RunError, Usage
 
@@ -58,20 +56,3 @@ class Step(Record):
     def is_open(self) -> bool:
         """Tell whether the step still waits or works."""
         return self.status == "in_progress"
-
-    @property
-    def message_id(self) -> str:
-        """Give the id that the step's message has, in every attempt."""
-        return derive(
-            "msg", self.run_id, (self.cause or self.path) if self.kind == "append_message" else self.path
-        )
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """Give the events that the step's end is: its message where readers see one, then itself."""
-        ended = Event(self.run_id, f"thread.run.step.{self.status}", self.path, {}, self.event_seq)
-        if not self.said:
-            return (ended,)
-        status = "incomplete" if self.edge == "incomplete" else "completed"
-        seq = self.event_seq - 1 if self.event_seq else None
-        return (Event(self.run_id, f"thread.message.{status}", self.message_id, {}, seq), ended)

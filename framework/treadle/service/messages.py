@@ -52,7 +52,6 @@ class Messages:
             else sum(len(p.text.encode()) for p in parts if isinstance(p, TextPart))
         )
         return Message(
-            id=treadle.ids.new("msg"),
             tenant=treadle.tenant,
             thread_id=thread_id,
             role=role,

@@ -369,7 +369,6 @@ class Runs:
                 Message(
                     thread_id=run.thread_id,
                     tenant=run.tenant,
-                    id="",
                     seq=seq,
                     role="tool",
                     text=text,

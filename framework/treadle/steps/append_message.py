@@ -16,7 +16,7 @@ def prepare(context: StepContext) -> Intent | Effects:
     assert reply is not None, "append_message follows a model call in the same checkpoint"
     row = reply_row(context, reply)
     if row.text is None:
-        row = row.model_copy(update={"text": "", "id": context.message_id})
+        row = row.model_copy(update={"text": ""})
     if reply.finish_reason in ("length", "content_filter"):
         reason = "max_tokens" if reply.finish_reason == "length" else "content_filter"
         row = row.model_copy(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from treadle.clock import Clock
-from treadle.ids import derive
 from treadle.objects.agent import AgentSpec, ModelOptions, Price
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import Run, RunError, Usage
@@ -49,8 +48,7 @@ class StepContext(NamedTuple):
     """The read-only view that a step has of its run.
 
     Shapes: `window` gives the rows to send for a budget of tokens; `call` and `reply_seq` are a tool call's
-    own; `reply` is the model's answer that an `append_message` appends, and `cause` the path of the call that
-    gave it. `next_seq` is the seq of the thread's next row, as long as no sibling is quicker. `visit` counts the entries into the
+    own; `reply` is the model's answer that an `append_message` appends. `next_seq` is the seq of the thread's next row, as long as no sibling is quicker. `visit` counts the entries into the
     node from 1. `prompt_left` and `completion_left` are what the run's own budgets leave, None without one.
     """
 
@@ -68,13 +66,7 @@ class StepContext(NamedTuple):
     call_index: int | None = None
     call: ToolCall | None = None
     reply: ModelReply | None = None
-    cause: str | None = None
     next_seq: int = 0
-
-    @property
-    def message_id(self) -> str:
-        """Give the id that the step's message has, in every attempt: it is that of the model call's reply."""
-        return derive("msg", self.run.id, self.cause or self.path)
 
 
 class Intent(NamedTuple):

@@ -107,7 +107,6 @@ def reply_row(context: StepContext, reply: ModelReply) -> Message:
             for c in reply.tool_calls
         )
     return Message(
-        id=context.message_id if text is not None else "",
         seq=context.next_seq,
         tenant=context.run.tenant,
         thread_id=context.run.thread_id,

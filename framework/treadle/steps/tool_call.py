@@ -51,7 +51,6 @@ def effects(context: StepContext, outcome: Outcome) -> Effects:
 def result_row(context: StepContext, outcome: Outcome) -> Message:
     """Give the tool row of an outcome."""
     return Message(
-        id="",
         tenant=context.run.tenant,
         thread_id=context.run.thread_id,
         seq=context.next_seq,

@@ -94,7 +94,7 @@ class Store(Protocol):
     ) -> tuple[Noun | Graph | Blob, ...]:
         """Keep new records, in order, and give them back as stored.
 
-        Shapes: a message whose `seq` is 0 gets the next one of its thread, a run whose `first_seq` is 0 begins
+        Shapes: a message gets its id here; one whose `seq` is 0 gets the next one of its thread, a run whose `first_seq` is 0 begins
         there; a run of the same call is claimed for `claim_by`; an agent whose version is greater than 1 follows the version before it.
 
         Errors: Conflict for a taken id or name; ThreadBusy; NotFound for a thread that is not there.
@@ -105,6 +105,13 @@ class Store(Protocol):
         """Give one object; agents at their newest version unless one is named.
 
         Errors: NotFound.
+        """
+        ...
+
+    def message_id(self, tenant: str, thread_id: str, seq: int) -> str:
+        """Give the id that the message at a place of a thread has, or will have: it is known before it is kept.
+
+        Errors: NotFound for the thread.
         """
         ...
 

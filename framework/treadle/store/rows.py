@@ -7,9 +7,11 @@ equals its default. No column repeats what `body` has.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
+from treadle.ids import mark, place_of, placed
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message
@@ -79,11 +81,29 @@ def message_body(record: Message) -> str | None:
     return dump_body(body)
 
 
+def message_id(tenant: str, thread_no: int, thread_id: str, seq: int) -> str:
+    """Give the id of a message: it says where the message stands, and needs no index."""
+    return placed("msg", thread_no, seq, _mark(tenant, thread_id))
+
+
+_mark = lru_cache(maxsize=4096)(mark)
+
+
+def position(tenant: str, id_: str) -> tuple[int, Callable[[str], bool]] | None:
+    """Give the position that a message's id names, and whether it is of a thread; None for no message's id."""
+    place = place_of(id_, "msg")
+    if place is None or place[2] > SEQ_MASK:
+        return None
+    no, found, seq = place
+    return no << SEQ_BITS | seq, lambda thread_id: _mark(tenant, thread_id) == found
+
+
 def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
-    """Read a message: pos, id, role, status, reply, call, tokens, created_ms, text, blob, body, thread, run, agent.
+    """Read a message: pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, thread, run, agent.
 
     `text` replaces the column where the content was a blob.
     """
+    thread_id = row[11] or thread_id
     body: dict[str, Any] = _loads(row[10]) if row[10] else {}
     calls = body.pop("tool_calls", None)
     if calls:
@@ -91,9 +111,9 @@ def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
     if "agent_id" not in body:
         body["agent_id"] = row[13]
     return Message(
-        id=row[1] or "",
+        id=message_id(tenant, row[0] >> SEQ_BITS, thread_id, row[0] & SEQ_MASK) if row[1] else "",
         tenant=tenant,
-        thread_id=row[11] or thread_id,
+        thread_id=thread_id,
         seq=row[0] & SEQ_MASK,
         role=row[2],
         status=row[3],
@@ -227,6 +247,16 @@ def step(tenant: str, run_id: str, row: Row) -> Step:
         said=bool(row[18]),
         **body,
     )
+
+
+def step_events(step: Step, message_id: Callable[[int], str]) -> tuple[Event, ...]:
+    """Give the events that a step's end is: its message, where readers see one, then itself."""
+    ended = Event(step.run_id, f"thread.run.step.{step.status}", step.path, {}, step.event_seq)
+    if not step.said or step.message_seq is None:
+        return (ended,)
+    status = "incomplete" if step.edge == "incomplete" else "completed"
+    seq = step.event_seq - 1 if step.event_seq else None
+    return (Event(step.run_id, f"thread.message.{status}", message_id(step.message_seq), {}, seq), ended)
 
 
 def event(run_id: str, row: Row) -> Event:

@@ -17,6 +17,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -339,7 +340,6 @@ class SqliteStore:
             (
                 thread_no << rows.SEQ_BITS | record.seq,
                 tenant,
-                record.id if record.is_listed else None,
                 record.role,
                 record.status,
                 record.is_listed,
@@ -354,7 +354,10 @@ class SqliteStore:
                 rows.message_body(record),
             ),
         )
-        return record
+        if run_no is not None or not record.is_listed:
+            return record
+        id_ = rows.message_id(tenant, thread_no, record.thread_id, record.seq)
+        return record.model_copy(update={"id": id_})
 
     def _insert_run(self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]]) -> Run:
         cursor, sql = self._cursor, self._sql
@@ -498,11 +501,21 @@ class SqliteStore:
             row = self._read("get_run", (tenant, id_)).fetchone()
             found = rows.run(tenant, row) if row else None
         elif cls is Message:
-            row = self._read("get_message", (tenant, id_)).fetchone()
-            found = self._message(tenant, row, "") if row else None
+            found = self._message_at(tenant, id_)
         if found is None:
             raise NotFound(cls.__name__.lower(), id_)
         return cast("T", found)
+
+    def _message_at(self, tenant: str, id_: str) -> Message | None:
+        place = rows.position(tenant, id_)
+        row = self._read("get_message", (tenant, place[0])).fetchone() if place else None
+        if place is None or row is None or not place[1](cast("str", row[11])):
+            return None
+        return self._message(tenant, row, "")
+
+    def message_id(self, tenant: str, thread_id: str, seq: int) -> str:
+        """Give the id that the message at a place of a thread has, or will have."""
+        return rows.message_id(tenant, self._thread_no(tenant, thread_id, self._reader), thread_id, seq)
 
     def _message(self, tenant: str, row: rows.Row, thread_id: str) -> Message:
         text = row[8]
@@ -553,10 +566,22 @@ class SqliteStore:
         if parent is None:
             raise StateError("messages are listed thread by thread", hint="name the thread")
         base = self._thread_no(tenant, parent, self._reader) << rows.SEQ_BITS
-        low, high = self._numbers("position_of_message", tenant, after, before, order)
-        low, high = max(low, base), min(high, base + (1 << rows.SEQ_BITS))
+        positions = [self._bound(tenant, parent, id_, base) for id_ in (after, before)]
+        low, high = _span(positions[0], positions[1], order, base, base + (1 << rows.SEQ_BITS))
         found = self._read(f"list_messages_{order}", (tenant, low, high, limit)).fetchall()
         return cast("list[T]", [self._message(tenant, row, parent) for row in found])
+
+    def _bound(self, tenant: str, thread_id: str, id_: str | None, base: int) -> int | None:
+        """Turn a message's id into a bound of a page of its thread.
+
+        Errors: NotFound for an id that is of no message of the thread.
+        """
+        if id_ is None:
+            return None
+        place = rows.position(tenant, id_)
+        if place is None or place[0] <= base or place[0] > base + rows.SEQ_MASK or not place[1](thread_id):
+            raise NotFound("message", id_)
+        return place[0]
 
     def _numbers(
         self, query: str, tenant: str, after: str | None, before: str | None, order: Order
@@ -621,23 +646,32 @@ class SqliteStore:
         found = [Event(run_id, name, run_id, seq=seq) for seq, name in enumerate(born, 1)]
         found += [rows.event(run_id, row) for row in self._read("events_after", bounds)]
         for row in self._read("step_events_after", bounds):
-            found += rows.step(tenant, run_id, row).events
+            step = rows.step(tenant, run_id, row)
+            found += rows.step_events(step, partial(self._message_id_of_run, tenant, run_id))
         return sorted((e for e in found if e.seq and e.seq > after), key=lambda e: e.seq or 0)[:limit]
+
+    def _message_id_of_run(self, tenant: str, run_id: str, seq: int) -> str:
+        _, thread_no = self._run_no(tenant, run_id, self._reader)
+        thread_id = self._read("id_of_thread", (thread_no,)).fetchone()
+        return rows.message_id(tenant, thread_no, cast("tuple[str]", thread_id)[0], seq)
 
     # -- change ----------------------------------------------------------------------------------------------
 
     async def replace(self, tenant: str, record: Thread | Message | Run) -> None:
         """Write an object's notes anew; nothing else of it changes."""
+        key: str | int = record.id
         match record:
             case Thread():
                 query, body = "replace_thread", rows.thread_body(record)
             case Message():
                 query, body = "replace_message", rows.message_body(record)
+                place = rows.position(tenant, record.id)
+                key = place[0] if place and place[1](record.thread_id) else -1
             case Run():
                 query, body = "update_run_notes", rows.run_body(record)
 
         def work() -> None:
-            self._cursor.execute(self._sql[query], (body, tenant, record.id))
+            self._cursor.execute(self._sql[query], (body, tenant, key))
             if not self._writer.changes():
                 raise NotFound(type(record).__name__.lower(), record.id)
 
@@ -727,7 +761,9 @@ class SqliteStore:
             last += 2 if step.said else 1
             cursor.execute(put_step, rows.step_values(step, no, last))
             if cp.is_followed:
-                events += step.model_copy(update={"event_seq": last}).events
+                ended = step.model_copy(update={"event_seq": last})
+                name = partial(rows.message_id, tenant, thread_no, run.thread_id)
+                events += rows.step_events(ended, name)
         more = cp.events
         if cp.status is not None:
             run, claimed = self._move(cp, no)

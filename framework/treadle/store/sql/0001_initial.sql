@@ -53,9 +53,8 @@ CREATE TABLE threads (
 ) STRICT;
 
 CREATE TABLE messages (
-  pos        INTEGER PRIMARY KEY,   -- thread number << 32 | seq
+  pos        INTEGER PRIMARY KEY,   -- thread number << 32 | seq; a message's id is made from it
   tenant     TEXT    NOT NULL,
-  id         TEXT,                  -- rows that no list shows have none
   role       TEXT    NOT NULL CHECK (role IN ('user', 'assistant', 'tool')),
   status     TEXT    NOT NULL,
   listed     INTEGER NOT NULL,
@@ -70,8 +69,6 @@ CREATE TABLE messages (
   body       TEXT,
   CHECK ((role = 'tool') = (reply IS NOT NULL AND call IS NOT NULL))
 ) STRICT;
-
-CREATE UNIQUE INDEX messages_named ON messages (tenant, id) WHERE listed = 1;
 
 CREATE TABLE runs (
   no                INTEGER PRIMARY KEY,

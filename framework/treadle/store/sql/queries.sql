@@ -64,6 +64,10 @@ INSERT INTO threads (tenant, id, created_ms, body) VALUES (?, ?, ?, ?) RETURNING
 -- The number of a thread.
 SELECT no FROM threads WHERE tenant = ? AND id = ?;
 
+-- name: id_of_thread
+-- The id of a thread, by its number.
+SELECT id FROM threads WHERE no = ?;
+
 -- name: get_thread
 -- One thread.
 SELECT id, created_ms, body FROM threads WHERE tenant = ? AND id = ?;
@@ -106,49 +110,45 @@ SELECT max(pos) FROM messages WHERE pos >= ? << 32 AND pos < (? + 1) << 32;
 
 -- name: insert_message
 -- One row of a thread.
-INSERT INTO messages (pos, tenant, id, role, status, listed, open, reply, call, tokens, run, created_ms, text, blob, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO messages (pos, tenant, role, status, listed, open, reply, call, tokens, run, created_ms, text, blob, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: replace_message
 -- New notes of a message.
-UPDATE messages SET body = ? WHERE tenant = ? AND id = ? AND listed = 1;
+UPDATE messages SET body = ? WHERE tenant = ? AND pos = ? AND listed = 1;
 
 -- name: get_message
 -- One message by its id, with its thread and its run.
-SELECT m.pos, m.id, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, t.id, r.id, r.agent_id
+SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, t.id, r.id, r.agent_id
 FROM messages m JOIN threads t ON t.no = m.pos >> 32 LEFT JOIN runs r ON r.no = m.run
-WHERE m.tenant = ? AND m.id = ? AND m.listed = 1;
+WHERE m.tenant = ? AND m.pos = ? AND m.listed = 1;
 
 -- name: list_messages_asc
 -- What a thread's readers see, from the oldest on.
-SELECT m.pos, m.id, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, NULL, r.id, r.agent_id
+SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, NULL, r.id, r.agent_id
 FROM messages m LEFT JOIN runs r ON r.no = m.run
 WHERE m.tenant = ? AND m.pos > ? AND m.pos < ? AND m.listed = 1 ORDER BY m.pos ASC LIMIT ?;
 
 -- name: list_messages_desc
 -- What a thread's readers see, from the newest on.
-SELECT m.pos, m.id, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, NULL, r.id, r.agent_id
+SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, NULL, r.id, r.agent_id
 FROM messages m LEFT JOIN runs r ON r.no = m.run
 WHERE m.tenant = ? AND m.pos > ? AND m.pos < ? AND m.listed = 1 ORDER BY m.pos DESC LIMIT ?;
 
 -- name: rows_asc
 -- Every row of a thread, as the model is sent them, from the oldest on.
-SELECT pos, id, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
+SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
 FROM messages WHERE tenant = ? AND pos > ? AND pos < ? ORDER BY pos ASC LIMIT ?;
 
 -- name: rows_desc
 -- Every row of a thread, as the model is sent them, from the newest on.
-SELECT pos, id, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
+SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
 FROM messages WHERE tenant = ? AND pos > ? AND pos < ? ORDER BY pos DESC LIMIT ?;
 
 -- name: first_user_row
 -- The row with which a thread begins.
-SELECT pos, id, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
+SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
 FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' ORDER BY pos ASC LIMIT 1;
-
--- name: position_of_message
--- Where a message stands.
-SELECT pos FROM messages WHERE tenant = ? AND id = ? AND listed = 1;
 
 -- name: insert_run
 -- A new run.
