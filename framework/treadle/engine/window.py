@@ -27,6 +27,7 @@ class Window:
         self.next_seq = next_seq
         self.rows: list[Message] = [head] if head else []
         self._fixed = 1 if head else 0
+        self._is_headless = False
         self._tokens = head.tokens if head else 0
         self._scale = 1.0
         self._sent = 0
@@ -64,7 +65,7 @@ class Window:
     def _place(self, row: Message) -> None:
         rows = self.rows
         at = len(rows)
-        if row.role == "tool" and row.call_index:
+        if row.role == "tool":
             while at > self._fixed and _comes_after(rows[at - 1], row):
                 at -= 1
         rows.insert(at, row)
@@ -77,13 +78,15 @@ class Window:
         """
         if keep_last is not None:
             self._keep_last(keep_last)
-        elif not self._fixed and self._tokens * self._scale > budget_tokens and self.rows[0].role == "user":
-            self._fixed = 1
-        while self._tokens * self._scale > budget_tokens and self._drop_oldest():
-            pass
+        while self._tokens * self._scale > budget_tokens:
+            if keep_last is None and not self._is_headless and self.rows[0].role == "user":
+                self._fixed = 1
+            if not self._drop_oldest():
+                break
         if self._fixed and self._tokens * self._scale > budget_tokens and len(self.rows) > 1:
             self._tokens -= self.rows.pop(0).tokens
             self._fixed = 0
+            self._is_headless = True
         self._sent = self._tokens
         return tuple(self.rows)
 

@@ -17,7 +17,7 @@ from treadle.definition.load import find_project, load_project
 from treadle.engine.executor import Executor
 from treadle.engine.plan import make_plan
 from treadle.engine.stream import Stream
-from treadle.errors import ConfigurationError
+from treadle.errors import ConfigurationError, StateError
 from treadle.ids import Ids, SortableIds
 from treadle.objects.agent import Agent
 from treadle.objects.project import ProjectSpec
@@ -190,4 +190,11 @@ def run(
             await treadle.messages.create(thread_id, role="user", content=text)
             return await treadle.runs.create_and_wait(thread_id, agent=found, inputs=inputs, model=model)
 
-    return asyncio.run(once())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(once())
+    raise StateError(
+        "treadle.run cannot be used inside a running event loop",
+        hint="there, use: async with Treadle() as treadle",
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, Never
 
 from treadle.objects.run import RunError
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
@@ -14,7 +15,8 @@ def prepare(context: StepContext) -> Intent | Effects:
     """Give the assistant row; where an output schema is declared, hold the answer against it."""
     reply = context.reply
     assert reply is not None, "append_message follows a model call in the same checkpoint"
-    row = reply_row(context, reply)
+    # A reply that was cut short may hold calls that nobody will answer: the answer is its text alone.
+    row = reply_row(context, replace(reply, tool_calls=()))
     if row.text is None:
         row = row.model_copy(update={"text": ""})
     if reply.finish_reason in ("length", "content_filter"):
@@ -37,12 +39,17 @@ def prepare(context: StepContext) -> Intent | Effects:
 def structured(context: StepContext, text: str) -> tuple[Any, str | None]:
     """Give the answer as JSON, and what is wrong with it."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as e:
         return None, f"it is not JSON: {e}"
     check = context.plan.output_problems
     problems = check(value) if check else []
     return value, "; ".join(problems) or None
+
+
+def _no_number(name: str) -> Never:
+    msg = f"{name} is no JSON number"
+    raise ValueError(msg)
 
 
 KIND = StepKindEntry(prepare)

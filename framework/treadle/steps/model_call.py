@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from treadle.errors import ContextLengthError, ProviderError
-from treadle.objects.message import Message, estimate_tokens
+from treadle.ids import derive
+from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.run import RunError, Usage
 from treadle.providers.base import ModelReply, ModelRequest
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
-from treadle.text import clean, is_sound
+from treadle.text import clean
 
 RESERVE = 4
 """The part of a context window that is kept for the reply where nothing says how long it may be: a quarter."""
@@ -30,11 +33,13 @@ async def perform(context: StepContext, intent: Intent) -> Effects:
     Errors: ProviderError.
     """
     del intent
-    budget = window_budget(context)
+    asked = request(context, window_budget(context))
     try:
-        reply = await context.plan.provider.call(request(context, budget), context.emit)
+        reply = await context.plan.provider.call(asked, context.emit)
     except ContextLengthError:
-        reply = await context.plan.provider.call(request(context, budget // 2), context.emit)
+        # Half of what was sent, not of what might have been: else the same prompt would be sent again.
+        half = sum(row.tokens for row in asked.messages) // 2
+        reply = await context.plan.provider.call(request(context, half), context.emit)
         return effects(context, reply, note="the prompt did not fit; the window was halved")
     return effects(context, reply)
 
@@ -100,12 +105,7 @@ def reply_row(context: StepContext, reply: ModelReply) -> Message:
     text = clean(reply.text) if reply.text else None
     size = len(text.encode()) if text else 0
     size += sum(len(c.name) + len(c.arguments.encode(errors="replace")) for c in reply.tool_calls)
-    calls = reply.tool_calls
-    if any(not is_sound(c.arguments) or not is_sound(c.name) for c in calls):
-        calls = tuple(
-            c.model_copy(update={"arguments": clean(c.arguments), "name": clean(c.name)})
-            for c in reply.tool_calls
-        )
+    calls = _sound(context, reply.tool_calls) if reply.tool_calls else ()
     return Message(
         seq=context.next_seq,
         tenant=context.run.tenant,
@@ -121,11 +121,25 @@ def reply_row(context: StepContext, reply: ModelReply) -> Message:
     )
 
 
+def _sound(context: StepContext, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    """Give the calls with texts that can be stored, and an id each: a client answers calls by their ids."""
+    sound: list[ToolCall] = []
+    taken: set[str] = set()
+    for place, call in enumerate(calls):
+        id_, name, arguments = clean(call.id), clean(call.name), clean(call.arguments)
+        if not id_ or id_ in taken:
+            id_ = derive("call", context.run.id, f"{context.path}/{place}")
+        taken.add(id_)
+        if (id_, name, arguments) != (call.id, call.name, call.arguments):
+            call = ToolCall(id=id_, name=name, arguments=arguments)  # noqa: PLW2901 - the same call, made sound
+        sound.append(call)
+    return tuple(sound)
+
+
 def error_of(error: ProviderError) -> RunError:
     """Give a provider's error as a run keeps it: its kind and its text, never a stack trace."""
-    return RunError(
-        code=error.kind, message=error.message if not error.hint else f"{error.message} ({error.hint})"
-    )
+    message = error.message if not error.hint else f"{error.message} ({error.hint})"
+    return RunError(code=error.kind, message=clean(message))
 
 
 KIND = StepKindEntry(prepare, perform)

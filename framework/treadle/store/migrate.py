@@ -14,28 +14,36 @@ def newest() -> int:
     return migrations()[-1][0]
 
 
-def migrate(connection: Connection, *, name: str) -> int:
-    """Apply the migrations that a file lacks, all in one transaction, and give its version.
+def refuse_foreign(connection: Connection, *, name: str) -> int:
+    """Give the version of a file that may be opened, 0 for an empty one; nothing is written.
 
     Errors: StoreError when the file is newer than this code, or is somebody else's database.
     """
     version = int(connection.pragma("user_version"))
     owner = int(connection.pragma("application_id"))
+    is_empty = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    if owner != APPLICATION_ID and (owner or version or not is_empty):
+        raise StoreError(f"{name} is a SQLite database of something else", hint="name another store")
     if version > newest():
         raise StoreError(
             f"{name} has schema version {version}; this treadle knows {newest()}",
             hint="install the newer treadle that wrote it, or name another store",
         )
+    return version
+
+
+def migrate(connection: Connection, *, name: str) -> int:
+    """Apply the migrations that a file lacks, all in one transaction, and give its version.
+
+    Errors: those of `refuse_foreign`.
+    """
+    version = refuse_foreign(connection, name=name)
     if version == newest():
         return version
-    if version == 0 and owner == 0:
-        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        if tables[0][0]:
-            raise StoreError(f"{name} is a SQLite database of something else", hint="name another store")
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have migrated while this one waited for the lock.
-        version = int(connection.pragma("user_version"))
+        version = refuse_foreign(connection, name=name)
         for number, sql in migrations():
             if number > version:
                 connection.execute(sql)

@@ -46,7 +46,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ArgumentsError(f"the key '{key}' stands twice in one object")
+                raise ArgumentsError(f"the key '{key[:80]}' stands twice in one object")
             seen.add(key)
     return found
 

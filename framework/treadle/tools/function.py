@@ -88,9 +88,23 @@ def _invoker(
             arguments = arguments | {n: v for n, v in zip(_PASSED, supplied, strict=True) if n in passed}
         if is_async:
             return await function(**arguments)
-        return await asyncio.to_thread(function, **arguments)
+        given = await asyncio.to_thread(_call, function, arguments)
+        # A decorator may hide that a function is asynchronous.
+        return await given if inspect.isawaitable(given) else given
 
     return invoke
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call a function of a thread.
+
+    Hazard: a future cannot carry StopIteration; whoever waits for it would wait for ever.
+    """
+    try:
+        return function(**arguments)
+    except StopIteration as e:
+        msg = "the function raised StopIteration"
+        raise RuntimeError(msg) from e
 
 
 # -- finding -------------------------------------------------------------------------------------------------

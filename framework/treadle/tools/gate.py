@@ -57,6 +57,7 @@ class Admitted:
 
 def failure(code: str, message: str) -> Outcome:
     """Give the outcome of a call that failed, as the model reads it."""
+    message = clean(message)
     return Outcome(json.dumps({"error": message}, ensure_ascii=False), code, message)
 
 
@@ -129,11 +130,32 @@ async def _attempt(admitted: Admitted, context: CallContext) -> Outcome:
             return failure("timeout", f"{tool.spec.name} gave up: it timed out")
         return failure("timeout", f"{tool.spec.name} did not answer within {tool.timeout_s:g} s")
     except ConnectionError as e:
-        return failure("connection", f"{tool.spec.name}: {type(e).__name__}: {str(e)[:500]}")
-    except (Exception, SystemExit) as e:
+        return failure("connection", f"{tool.spec.name}: {_words(e)}")
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        return failure("tool_error", f"{tool.spec.name} was cancelled from within")
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as e:
         logger.info("tool %s failed", tool.spec.name, exc_info=True)
-        return failure("tool_error", f"{tool.spec.name}: {type(e).__name__}: {str(e)[:500]}")
+        return failure("tool_error", f"{tool.spec.name}: {_words(e)}")
     return render(tool.spec.name, value)
+
+
+def _is_cancelled() -> bool:
+    """Tell whether somebody asked this task to stop; a tool may raise CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _words(error: BaseException) -> str:
+    """Give an exception in a line, whatever its own text does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - the exception's own __str__ is the tool's code too
+        text = ""
+    return f"{type(error).__name__}: {' '.join(text.split())[:500]}" if text else type(error).__name__
 
 
 def render(name: str, value: Any) -> Outcome:
@@ -142,8 +164,10 @@ def render(name: str, value: Any) -> Outcome:
         return Outcome(clean(value))
     try:
         return Outcome(clean(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError) as e:
-        return failure("tool_error", f"{name} gave a {type(value).__name__} that is not JSON: {str(e)[:200]}")
+    except Exception as e:  # noqa: BLE001 - a value's own methods may raise anything
+        return failure(
+            "tool_error", f"{name} gave a {type(value).__name__} that is not JSON: {_words(e)[:200]}"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -32,14 +32,18 @@ def checker(schema: JsonSchema, *, what: str) -> Callable[[Any], list[str]]:
     is_valid = validator.is_valid
 
     def problems(value: Any) -> list[str]:
-        if is_valid(value):
-            return []
+        try:
+            if is_valid(value):
+                return []
+        except ValueError as e:
+            # Deeper than the validator goes, or a number that is not JSON.
+            return [str(e)[:300]]
         found: list[str] = []
         for error in validator.iter_errors(value):
             place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path).lstrip(
                 "."
             )
-            found.append(f"{place}: {error.message[:300]}" if place else error.message[:300])
+            found.append(f"{place[:100]}: {error.message[:300]}" if place else error.message[:300])
             if len(found) == MOST_PROBLEMS:
                 break
         return found
