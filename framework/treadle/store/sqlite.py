@@ -79,9 +79,9 @@ class SqliteStore:
             _make_private(path)
         try:
             self._writer = self._connect()
-            self._reader = self._connect() if path else self._writer
         except apsw.Error as e:
             raise _translate(e, self._name) from e
+        self._reader: Connection | None = None
         self._cursor = self._writer.cursor()
         self._threads: dict[tuple[str, str], int] = {}
         self._runs: dict[tuple[str, str], tuple[int, int]] = {}
@@ -465,7 +465,7 @@ class SqliteStore:
         return self._blob(tenant, digest)
 
     def _blob(self, tenant: str, digest: str) -> bytes:
-        row = self._read("get_blob", (tenant, digest)).fetchone()
+        row = self._read_one("get_blob", (tenant, digest))
         if row is None:
             raise NotFound("blob", digest)
         if row[0] is not None:
@@ -477,28 +477,44 @@ class SqliteStore:
 
     # -- read ------------------------------------------------------------------------------------------------
 
-    def _read(self, query: str, values: tuple[Any, ...]) -> Cursor:
+    def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Give the rows of a query, all of them: a half-read one would hold its snapshot.
+
+        Between transactions the writer reads too, since its page cache is warm; while a group is written on the
+        thread, a connection of its own reads what is committed.
+        """
         if self._closed:
             raise StoreError("the store is closed", hint="open it again")
         try:
-            return self._reader.execute(self._sql[query], values)
+            return self._reading().execute(self._sql[query], values).fetchall()
         except apsw.Error as e:
             raise _translate(e, self._name) from e
+
+    def _reading(self) -> Connection:
+        if not self._writing:
+            return self._writer
+        if self._reader is None:
+            self._reader = self._connect()
+        return self._reader
+
+    def _read_one(self, query: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        found = self._read(query, values)
+        return found[0] if found else None
 
     async def get(self, cls: type[T], tenant: str, id_: str, *, version: int | None = None) -> T:
         """Give one object; agents at their newest version unless one is named."""
         found: Any = None
         if cls is Agent and version is not None:
-            row = self._read("get_agent_version", (tenant, id_, version)).fetchone()
+            row = self._read_one("get_agent_version", (tenant, id_, version))
             found = rows.agent(tenant, row) if row else None
         elif cls is Agent:
-            row = self._read("get_agent", (tenant, id_)).fetchone()
+            row = self._read_one("get_agent", (tenant, id_))
             found = rows.agent(tenant, row) if row else None
         elif cls is Thread:
-            row = self._read("get_thread", (tenant, id_)).fetchone()
+            row = self._read_one("get_thread", (tenant, id_))
             found = rows.thread(tenant, row) if row else None
         elif cls is Run:
-            row = self._read("get_run", (tenant, id_)).fetchone()
+            row = self._read_one("get_run", (tenant, id_))
             found = rows.run(tenant, row) if row else None
         elif cls is Message:
             found = self._message_at(tenant, id_)
@@ -508,14 +524,14 @@ class SqliteStore:
 
     def _message_at(self, tenant: str, id_: str) -> Message | None:
         place = rows.position(tenant, id_)
-        row = self._read("get_message", (tenant, place[0])).fetchone() if place else None
+        row = self._read_one("get_message", (tenant, place[0])) if place else None
         if place is None or row is None or not place[1](cast("str", row[11])):
             return None
         return self._message(tenant, row, "")
 
     def message_id(self, tenant: str, thread_id: str, seq: int) -> str:
         """Give the id that the message at a place of a thread has, or will have."""
-        return rows.message_id(tenant, self._thread_no(tenant, thread_id, self._reader), thread_id, seq)
+        return rows.message_id(tenant, self._thread_no(tenant, thread_id, self._reading()), thread_id, seq)
 
     def _message(self, tenant: str, row: rows.Row, thread_id: str) -> Message:
         text = row[8]
@@ -532,7 +548,7 @@ class SqliteStore:
 
     async def agent_named(self, tenant: str, name: str) -> Agent | None:
         """Give the agent of a file by its name."""
-        row = self._read("get_agent_by_name", (tenant, name)).fetchone()
+        row = self._read_one("get_agent_by_name", (tenant, name))
         return rows.agent(tenant, row) if row else None
 
     async def list(
@@ -560,15 +576,15 @@ class SqliteStore:
             if parent is None:
                 found = self._read(f"list_runs_{order}", (tenant, low, high, limit))
             else:
-                thread_no = self._thread_no(tenant, parent, self._reader)
+                thread_no = self._thread_no(tenant, parent, self._reading())
                 found = self._read(f"list_thread_runs_{order}", (tenant, thread_no, low, high, limit))
             return cast("list[T]", [rows.run(tenant, row) for row in found])
         if parent is None:
             raise StateError("messages are listed thread by thread", hint="name the thread")
-        base = self._thread_no(tenant, parent, self._reader) << rows.SEQ_BITS
+        base = self._thread_no(tenant, parent, self._reading()) << rows.SEQ_BITS
         positions = [self._bound(tenant, parent, id_, base) for id_ in (after, before)]
         low, high = _span(positions[0], positions[1], order, base, base + (1 << rows.SEQ_BITS))
-        found = self._read(f"list_messages_{order}", (tenant, low, high, limit)).fetchall()
+        found = self._read(f"list_messages_{order}", (tenant, low, high, limit))
         return cast("list[T]", [self._message(tenant, row, parent) for row in found])
 
     def _bound(self, tenant: str, thread_id: str, id_: str | None, base: int) -> int | None:
@@ -594,7 +610,7 @@ class SqliteStore:
         def number(id_: str | None, unknown: int) -> int | None:
             if id_ is None:
                 return None
-            row = self._read(query, (tenant, id_)).fetchone()
+            row = self._read_one(query, (tenant, id_))
             return cast("int", row[0]) if row else unknown
 
         return _span(number(after, empty), number(before, _LAST - empty), order, 0, _LAST)
@@ -611,36 +627,36 @@ class SqliteStore:
         role: Literal["user"] | None = None,
     ) -> list[Message]:
         """Give a thread's rows as the model is sent them, between two seqs, exclusive."""
-        base = self._thread_no(tenant, thread_id, self._reader) << rows.SEQ_BITS
+        base = self._thread_no(tenant, thread_id, self._reading()) << rows.SEQ_BITS
         bounds = (tenant, base + after, base + (before if before is not None else rows.SEQ_MASK))
         found = (
-            self._read("first_user_row", bounds).fetchall()
+            self._read("first_user_row", bounds)
             if role == "user"
-            else self._read(f"rows_{order}", (*bounds, limit)).fetchall()
+            else self._read(f"rows_{order}", (*bounds, limit))
         )
         return [self._message(tenant, row, thread_id) for row in found]
 
     async def active_run(self, tenant: str, thread_id: str) -> str | None:
         """Give the id of the run that a thread is busy with."""
-        no = self._thread_no(tenant, thread_id, self._reader)
-        row = self._read("active_run", (tenant, no)).fetchone()
+        no = self._thread_no(tenant, thread_id, self._reading())
+        row = self._read_one("active_run", (tenant, no))
         return cast("str", row[0]) if row else None
 
     async def steps(self, tenant: str, run_id: str) -> list[Step]:
         """Give a run's journal in order."""
-        no, _ = self._run_no(tenant, run_id, self._reader)
+        no, _ = self._run_no(tenant, run_id, self._reading())
         return [rows.step(tenant, run_id, row) for row in self._read("steps_of_run", (tenant, no))]
 
     async def graph(self, tenant: str, digest: str) -> str:
         """Give the canonical text of a step graph."""
-        row = self._read("get_graph", (tenant, digest)).fetchone()
+        row = self._read_one("get_graph", (tenant, digest))
         if row is None:
             raise NotFound("step graph", digest)
         return cast("str", row[0])
 
     async def events(self, tenant: str, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         """Give a run's committed events after a number."""
-        no, _ = self._run_no(tenant, run_id, self._reader)
+        no, _ = self._run_no(tenant, run_id, self._reading())
         bounds = (tenant, no, after, limit)
         born = ("thread.run.created", "thread.run.queued")
         found = [Event(run_id, name, run_id, seq=seq) for seq, name in enumerate(born, 1)]
@@ -651,8 +667,8 @@ class SqliteStore:
         return sorted((e for e in found if e.seq and e.seq > after), key=lambda e: e.seq or 0)[:limit]
 
     def _message_id_of_run(self, tenant: str, run_id: str, seq: int) -> str:
-        _, thread_no = self._run_no(tenant, run_id, self._reader)
-        thread_id = self._read("id_of_thread", (thread_no,)).fetchone()
+        _, thread_no = self._run_no(tenant, run_id, self._reading())
+        thread_id = self._read_one("id_of_thread", (thread_no,))
         return rows.message_id(tenant, thread_no, cast("tuple[str]", thread_id)[0], seq)
 
     # -- change ----------------------------------------------------------------------------------------------
@@ -825,11 +841,11 @@ class SqliteStore:
             self._news.discard(news)
 
     def _data_version(self) -> int:
-        return cast("int", self._reader.pragma("data_version"))
+        return cast("int", self._reading().pragma("data_version"))
 
     def status(self) -> StoreStatus:
         """Tell how the store is."""
-        version = cast("int", self._reader.pragma("user_version"))
+        version = cast("int", self._reading().pragma("user_version"))
         writable = self._path is None or os.access(self._path, os.W_OK)
         library = f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
         return StoreStatus(self._name, library, version, writable, self._durability)
@@ -843,7 +859,7 @@ class SqliteStore:
         self._closed = True
         if self._pool:
             self._pool.shutdown()
-        if self._reader is not self._writer:
+        if self._reader is not None:
             self._reader.close()
         self._writer.close()
 
