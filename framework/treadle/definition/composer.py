@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from treadle.definition.document import Place, Source, Tree
+from treadle.definition.document import MAX_PROBLEMS, Place, Source, Tree, short
 from treadle.definition.scalars import ScalarError, checked, plain
 from treadle.errors import Problem
 
@@ -22,8 +22,8 @@ MAX_DEPTH = 64
 MAX_NODES = 100_000
 MAX_ALIASES = 1_000
 MAX_DOCUMENTS = 1_000
-MAX_PROBLEMS = 100
-"""Problems of one file after which its text is not read further."""
+MAX_CHARS = 4 << 20
+"""Characters of all values, aliases expanded: a long text may hide behind many aliases."""
 
 DEFAULT_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,6 +36,7 @@ _NEXT_DOCUMENT = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)
 _UNQUOTED = re.compile(
     r"^(?P<before>\s*(?:- +)*(?:[^\s#'\"{}\[\]&*!|>%@`][^#'\"{}\[\]]*?:[ \t]+)?)(?P<value>\{[{%#].*)$"
 )
+_LONGEST_LINE = 1_000
 _HINTS = (
     ("found character", "quote the value"),
     ("mapping values are not allowed", "indent with the lines above, or quote a value that contains ': '"),
@@ -67,6 +68,7 @@ class _Composer:
         self.loader = loader
         self.base = 0
         self.nodes = 0
+        self.chars = 0
         self.aliases = 0
         self.problems: list[Problem] = []
         self.anchors: dict[str, tuple[Any, Place]] = {}
@@ -143,7 +145,7 @@ class _Composer:
         for number in (line, line - 1):
             if number < 1 or self.source.starts[number - 1] + len(self.source.line(number)) < begun:
                 continue
-            found = _UNQUOTED.match(self.source.line(number))
+            found = _UNQUOTED.match(self.source.line(number)[:_LONGEST_LINE])
             if found:
                 start = self.source.starts[number - 1] + found.start("value")
                 self._unquoted(found["before"].strip(), found["value"].rstrip(), start)
@@ -227,6 +229,9 @@ class _Composer:
         self.nodes += place.size
         if self.nodes > MAX_NODES:
             raise self._stop(f"the file has more than {MAX_NODES:,} values, aliases expanded", start)
+        self.chars += place.chars
+        if self.chars > MAX_CHARS:
+            raise self._stop("the values are longer than 4 MiB, aliases expanded", start)
         if depth + place.height - 1 > MAX_DEPTH:
             raise self._stop(f"values are nested more than {MAX_DEPTH} deep, aliases expanded", start)
         return data, Place(
@@ -236,6 +241,7 @@ class _Composer:
             children=place.children,
             keys=place.keys,
             size=place.size,
+            chars=place.chars,
             height=place.height,
         )
 
@@ -244,8 +250,9 @@ class _Composer:
         style: str = event.style or ""
         begin = self._value_start(event, start)
         end = self.base + event.end_mark.index
-        place = Place(begin, end if end > begin >= start else begin, style=style)
         text: str = event.value
+        self.chars += len(text)
+        place = Place(begin, end if end > begin >= start else begin, style=style, chars=len(text))
         try:
             return (plain(text) if event.implicit[0] and not style else checked(text)), place
         except ScalarError as bad:
@@ -268,7 +275,7 @@ class _Composer:
     def _sequence(self, start: int, depth: int) -> tuple[list[Any], Place]:
         items: list[Any] = []
         children: dict[str | int, Place] = {}
-        size, height = 1, 1
+        size, height, chars = 1, 1, 0
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             self.path.append(len(items))
             value, place = self._node(event, depth + 1, "-")
@@ -276,15 +283,16 @@ class _Composer:
             children[len(items)] = place
             items.append(value)
             size += place.size
+            chars += place.chars
             height = max(height, place.height + 1)
         end = self.base + event.end_mark.index
-        return items, Place(start, end, children=children, size=size, height=height)
+        return items, Place(start, end, children=children, size=size, chars=chars, height=height)
 
     def _mapping(self, opening: Any, start: int, depth: int, label: str) -> tuple[Any, Place]:
         out: dict[str, Any] = {}
         children: dict[str | int, Place] = {}
         keys: dict[str | int, tuple[int, int]] = {}
-        size, height = 1, 1
+        size, height, chars = 1, 1, 0
         braces = False
         before = len(self.problems)
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
@@ -297,12 +305,13 @@ class _Composer:
             value, place = self._node(value_event, depth + 1, f"{key}:" if key else "")
             self.path.pop()
             size += place.size + key_place.size
+            chars += place.chars + key_place.chars
             height = max(height, place.height + 1)
             if key is None:
                 continue
             if key in out:
                 first = self.source.position(keys[key][0])[0]
-                said = f"'{_shown(key)}' is written twice"
+                said = f"'{short(key)}' is written twice"
                 self._add("TR004", said, key_place.start, key_place.end, f"the first one is on line {first}")
                 continue
             out[key], children[key], keys[key] = value, place, (key_place.start, key_place.end)
@@ -311,8 +320,8 @@ class _Composer:
             del self.problems[before:]
             raw = self.source.text[start:end]
             self._unquoted(label, raw.splitlines()[0] if raw else raw, start, start + 1)
-            return raw, Place(start, end, size=size)
-        return out, Place(start, end, children=children, keys=keys, size=size, height=height)
+            return raw, Place(start, end, size=size, chars=len(raw))
+        return out, Place(start, end, children=children, keys=keys, size=size, chars=chars, height=height)
 
     def _key(self, event: Any, start: int, depth: int) -> tuple[str | None, Place]:
         """Read a key; None stands for one that cannot be kept."""
@@ -331,7 +340,7 @@ class _Composer:
             self._add("TR006", "merge keys are not allowed", place.start, place.end, hint)
             return None, place
         if not isinstance(value, str) and not (self.path and self.path[-1] == "cases"):
-            hint = f"quote it: '{_shown(raw)}'" if raw else "write the key before the ':'"
+            hint = f"quote it: '{short(raw)}'" if raw else "write the key before the ':'"
             self._add("TR008", "a key must be text", place.start, place.end, hint)
             return None, place
         return raw, place
@@ -344,7 +353,3 @@ def _parse(text: str, loader: Any) -> Iterator[Any]:
 
 def _is_brace(opening: Any, key: Any) -> bool:
     return bool(opening.flow_style) and isinstance(key, yaml.MappingStartEvent) and bool(key.flow_style)
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}…"

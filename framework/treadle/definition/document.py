@@ -91,10 +91,10 @@ class Place:
     """Where a value stands in the text, with the places of what is inside it.
 
     Shapes: `children` is by key for a mapping and by index for a list; `keys` gives the stretch of each key.
-    `size` and `height` count the value with everything below it, aliases expanded.
+    `size`, `chars` and `height` count the value with everything below it, aliases expanded.
     """
 
-    __slots__ = ("children", "end", "height", "keys", "size", "start", "style")
+    __slots__ = ("chars", "children", "end", "height", "keys", "size", "start", "style")
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class Place:
         children: Mapping[str | int, Place] = _NO_PLACES,
         keys: Mapping[str | int, tuple[int, int]] = _NO_STRETCHES,
         size: int = 1,
+        chars: int = 0,
         height: int = 1,
     ) -> None:
         """Take what the composer counted; a scalar has nothing inside."""
@@ -114,6 +115,7 @@ class Place:
         self.children = children
         self.keys = keys
         self.size = size
+        self.chars = chars
         self.height = height
 
 
@@ -123,6 +125,10 @@ class Tree:
 
     data: Any
     place: Place
+
+
+MAX_PROBLEMS = 100
+"""Problems of one document that are collected; what comes after them is not looked at closely."""
 
 
 class Findings:
@@ -143,6 +149,11 @@ class Findings:
     def has_errors(self) -> bool:
         """Tell whether an error (not a warning, not a note) was found."""
         return any(p.severity == "error" for p in self.problems)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether enough was found: a text made of mistakes must not cost more than it is worth."""
+        return len(self.problems) >= MAX_PROBLEMS
 
     def add(
         self,
@@ -384,8 +395,14 @@ def where(path: KeyPath) -> str:
     """Give a path as people write it: model.options, tools[0].retry; empty for the document itself."""
     out = ""
     for item in path:
-        out += f"[{item}]" if isinstance(item, int) else f".{item}" if out else str(item)
+        out += f"[{item}]" if isinstance(item, int) else f".{short(item)}" if out else short(item)
     return out
+
+
+def short(text: str) -> str:
+    """Give a text as a message quotes it: one line, and not all of a long one."""
+    line = text.split("\n", 1)[0]
+    return text if len(text) <= 60 and line == text else f"{line[:60]}…"
 
 
 def shape(value: object) -> str:

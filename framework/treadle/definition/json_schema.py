@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, nearest, shape
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, nearest, shape, short
 
 TYPES = ("string", "number", "integer", "boolean", "array", "object", "null")
 
@@ -56,7 +56,7 @@ def check_schema(schema: Any, path: KeyPath, findings: Findings, *, is_object: b
 
 
 def _schema(schema: Any, path: KeyPath, findings: Findings) -> None:
-    if isinstance(schema, bool):
+    if isinstance(schema, bool) or findings.is_full:
         return
     if not is_mapping(schema):
         findings.add("TR111", f"{findings.where(path)} must be a JSON Schema, not {shape(schema)}", path)
@@ -123,7 +123,7 @@ def _type(value: Any, path: KeyPath, findings: Findings) -> None:
         else:
             near = nearest(item, TYPES) if isinstance(item, str) else None
             hint = f"did you mean '{near}'?" if near else f"known: {listed(TYPES, 'or')}"
-        shown = f"'{item[:60]}'" if isinstance(item, str) else shape(item)
+        shown = f"'{short(item)}'" if isinstance(item, str) else shape(item)
         findings.add(
             "TR111", f"{findings.where(at)} is {shown}, which is no type of JSON Schema", at, hint=hint
         )

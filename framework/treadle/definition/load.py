@@ -13,7 +13,17 @@ from typing import Any
 
 from treadle.definition import dialects
 from treadle.definition.composer import MAX_BYTES, compose
-from treadle.definition.document import Document, Findings, Loaded, Source, Tree, is_mapping, listed, suggest
+from treadle.definition.document import (
+    Document,
+    Findings,
+    Loaded,
+    Source,
+    Tree,
+    is_mapping,
+    listed,
+    short,
+    suggest,
+)
 from treadle.definition.native import read_agent
 from treadle.definition.project import read_project
 from treadle.definition.prompts import Setting, Texts
@@ -82,7 +92,7 @@ def load(
 ) -> Loaded:
     """Load files: every sound document, and every problem of all of them in order of place.
 
-    A project document among the files sets the rules for the others when no `project` is given. `root` is the
+    When no `project` is given, a project document among the files rules those of its own root. `root` is the
     folder that file references may not leave (default: the project's folder, else the document's own).
     `dialect` decides how documents are read that do not say so themselves.
     """
@@ -121,13 +131,15 @@ def _load(
     documents: list[Document] = []
     trees = [(s, t) for s in sources for t in _compose(s, problems)]
     trees.sort(key=lambda pair: not _is_project(pair[1]))
+    projects: dict[Path, ProjectSpec] = {}
     for source, tree in trees:
-        document = _document(source, tree, problems, project=project, dialect=dialect, texts=texts)
+        rules = project or projects.get(_setting(source, None).root)
+        document = _document(source, tree, problems, project=rules, dialect=dialect, texts=texts)
         if document is None:
             continue
         documents.append(document)
-        if project is None and isinstance(document.spec, ProjectSpec):
-            project = document.spec
+        if isinstance(document.spec, ProjectSpec):
+            projects.setdefault(document.root, document.spec)
     _twice(documents, problems)
     order = {s.path: n for n, s in enumerate(sources)}
     documents.sort(key=lambda d: (order[d.path], d.line))
@@ -175,11 +187,7 @@ def _document(
 ) -> Document | None:
     findings = Findings(source, tree.place)
     broken = _has_error_inside(problems, source, tree)
-    try:
-        spec, named = _spec(source, tree, findings, project=project, dialect=dialect, texts=texts)
-    except RecursionError:  # pragma: no cover - the composer bounds the depth
-        findings.add("TR003", "values are nested too deep", ())
-        spec, named = None, None
+    spec, named = _spec(source, tree, findings, project=project, dialect=dialect, texts=texts)
     problems.extend(findings.problems)
     if spec is None or broken:
         return None
@@ -266,18 +274,18 @@ def _native(
         findings.add("TR302", said, ("kind",), hint="declare an agent for now")
         return None
     findings.add(
-        "TR105", f"'{str(kind)[:60]}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)
+        "TR105", f"'{short(str(kind))}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)
     )
     return None
 
 
 def _twice(documents: Sequence[Document], problems: list[Problem]) -> None:
     """Report documents of one kind and name; across files too, since a project is one space of names."""
-    seen: dict[tuple[str, str], Document] = {}
+    seen: dict[tuple[Path, str, str], Document] = {}
     for document in sorted(documents, key=lambda d: (d.path, d.line)):
         if document.name is None:
             continue
-        first = seen.setdefault((document.kind, document.name), document)
+        first = seen.setdefault((document.root, document.kind, document.name), document)
         if first is not document:
             problems.append(
                 Problem(

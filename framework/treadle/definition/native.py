@@ -10,15 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treadle.definition import references, template
-from treadle.definition.document import (
-    Findings,
-    KeyPath,
-    is_list,
-    is_mapping,
-    nearest,
-    shape,
-    suggest,
-)
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, nearest, shape, short, suggest
 from treadle.definition.json_schema import TYPES, check_schema, fits
 from treadle.definition.prompts import Prompts, Setting, Texts, anchor, said_of
 from treadle.definition.trial import Trial
@@ -87,7 +79,7 @@ def check_version(top: dict[str, Any], findings: Findings) -> None:
         if re.fullmatch(r"\d+\.\d+\.\d+", version):
             said = f"version {version} of the format cannot be read here, only 1.x"
         else:
-            said = f"'{version[:60]}' is not a version of this format"
+            said = f"'{short(version)}' is not a version of this format"
         findings.add("TR106", said, ("version",), hint="write: version: '1.0.0'")
     else:
         return
@@ -116,11 +108,13 @@ def _inputs(top: dict[str, Any], findings: Findings) -> frozenset[str]:
         return RESERVED
     spread: dict[str, Any] = {}
     for name, declared in inputs.items():
+        if findings.is_full:
+            break
         path: KeyPath = ("inputs", name)
         if name in RESERVED:
             findings.add("TR211", f"'{name}' is taken by treadle", path, at="key", hint="choose another name")
         elif not _IDENTIFIER.fullmatch(name):
-            said = f"templates cannot use the name '{name[:60]}'"
+            said = f"templates cannot use the name '{short(name)}'"
             findings.add("TR103", said, path, at="key", hint="use letters, digits and '_'")
         if isinstance(declared, str):
             spread[name] = {"type": declared}
@@ -170,7 +164,9 @@ def _instructions(top: dict[str, Any], prompts: Prompts) -> None:
     for key in fields:
         if key != "file":
             hint = suggest(key, ["file"])
-            findings.add("TR104", f"unknown field '{key}' in instructions", (*path, key), at="key", hint=hint)
+            findings.add(
+                "TR104", f"unknown field '{short(key)}' in instructions", (*path, key), at="key", hint=hint
+            )
     name = fields.get("file")
     if "file" not in fields:
         missing("file", path, findings, hint="write: instructions: {file: path}, or the text itself")
@@ -201,7 +197,10 @@ def _tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[To
     if not is_list(declared):
         expected(("tools",), "a list", declared, findings)
         return []
-    tools = [_tool(t, ("tools", n), findings, setting) for n, t in enumerate(declared)]
+    tools = [
+        None if findings.is_full else _tool(t, ("tools", n), findings, setting)
+        for n, t in enumerate(declared)
+    ]
     _twice(declared, findings)
     return tools
 
@@ -231,7 +230,7 @@ def _tool(declared: Any, path: KeyPath, findings: Findings, setting: Setting) ->
     else:
         near = nearest(kind, ["function", *FUTURE_TOOLS, *HOSTED_TOOLS])
         hint = f"did you mean '{near}'?" if near else "known: function"
-        findings.add("TR103", f"'{kind[:60]}' is not a type of tool", (*path, "type"), hint=hint)
+        findings.add("TR103", f"'{short(kind)}' is not a type of tool", (*path, "type"), hint=hint)
     return None
 
 
@@ -325,9 +324,9 @@ def _twice(declared: Sequence[Any], findings: Findings) -> None:
         name = tool.get("name") if is_mapping(tool) else None
         if not isinstance(name, str):
             continue
-        if name in seen:
+        if name in seen and not findings.is_full:
             line = findings.line_of(("tools", seen[name], "name"))
-            said = f"two tools are called '{name}'"
+            said = f"two tools are called '{short(name)}'"
             findings.add("TR211", said, ("tools", n, "name"), hint=f"the first one is on line {line}")
         else:
             seen[name] = n
@@ -341,14 +340,14 @@ def _names(top: Mapping[str, Any], tools: Sequence[ToolSpec | None], findings: F
     choice = top.get("tool_choice")
     if isinstance(choice, str) and choice and choice not in ("auto", "none", "required", *known):
         hint = suggest(choice, ["auto", "none", "required", *known])
-        findings.add("TR212", f"there is no tool '{choice[:64]}'", ("tool_choice",), hint=hint)
+        findings.add("TR212", f"there is no tool '{short(choice)}'", ("tool_choice",), hint=hint)
     approval = top.get("approval")
     for when in ("always", "never"):
         named = approval.get(when) if is_mapping(approval) else None
         for n, name in enumerate(named if is_list(named) else ()):
-            if isinstance(name, str) and name not in known:
+            if isinstance(name, str) and name not in known and not findings.is_full:
                 path: KeyPath = ("approval", when, n)
-                findings.add("TR212", f"there is no tool '{name[:64]}'", path, hint=suggest(name, known))
+                findings.add("TR212", f"there is no tool '{short(name)}'", path, hint=suggest(name, known))
 
 
 def _costs(top: Mapping[str, Any], findings: Findings, setting: Setting) -> None:
@@ -362,7 +361,7 @@ def _costs(top: Mapping[str, Any], findings: Findings, setting: Setting) -> None
     if isinstance(connection, str) and "${" not in connection and connection not in ("default", *connections):
         hint = suggest(connection, connections) or "declare it in treadle.yaml: connections:"
         findings.add(
-            "TR213", f"there is no connection '{connection[:60]}'", ("model", "connection"), hint=hint
+            "TR213", f"there is no connection '{short(connection)}'", ("model", "connection"), hint=hint
         )
     limits = top.get("limits")
     cost = limits.get("max_cost_usd") if is_mapping(limits) else None
@@ -370,8 +369,8 @@ def _costs(top: Mapping[str, Any], findings: Findings, setting: Setting) -> None
         return
     entry = project.models.get(name)
     if entry is None or (entry.price is None and entry.id not in STAND_INS):
-        said = f"a cost limit needs the price of the model '{name[:60]}'"
-        hint = f"add it to treadle.yaml: models: {{{name[:60]}: {{price: {{input: …, output: …}}}}}}"
+        said = f"a cost limit needs the price of the model '{short(name)}'"
+        hint = f"add it to treadle.yaml: models: {{{short(name)}: {{price: {{input: …, output: …}}}}}}"
         findings.add("TR215", said, ("limits", "max_cost_usd"), at="key", hint=hint)
 
 
@@ -392,7 +391,7 @@ def _trials(top: dict[str, Any], findings: Findings) -> None:
     if not is_list(trials):
         return
     for n, trial in enumerate(trials):
-        if is_mapping(trial):
+        if not findings.is_full and is_mapping(trial):
             validate(Trial, trial, findings, path=("tests", n))
             _assertions(trial, ("tests", n, "expect", "assert"), findings)
 

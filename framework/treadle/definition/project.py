@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from treadle.definition import references
-from treadle.definition.document import Findings, is_mapping, suggest
+from treadle.definition.document import Findings, is_mapping, short, suggest
 from treadle.definition.native import STAND_INS, check_version
 from treadle.definition.prompts import Setting, anchor
 from treadle.definition.validation import validate
@@ -47,5 +47,5 @@ def _connections(top: Mapping[str, Any], findings: Findings) -> None:
             continue
         wanted = entry.get("connection")
         if isinstance(wanted, str) and "${" not in wanted and wanted not in ("default", *known):
-            said = f"there is no connection '{wanted[:60]}'"
+            said = f"there is no connection '{short(wanted)}'"
             findings.add("TR213", said, ("models", name, "connection"), hint=suggest(wanted, known))

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from treadle.definition.document import Findings, KeyPath, is_list, is_mapping
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, short
 from treadle.errors import ConfigurationError
 
 MAX_FILE_BYTES = 1 << 20
+MAX_CHARS = 4_096
+"""Characters of a field that may hold references."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ANY = re.compile(r"\$\{([^{}]*)\}")
@@ -45,6 +47,8 @@ def check(data: Mapping[str, Any], findings: Findings, *, folder: Path, root: Pa
     Notes of the author (metadata, tests, x- keys) are not looked at.
     """
     for path, text in _texts(data, ()):
+        if findings.is_full:
+            return
         if is_reference_field(path):
             _check_field(path, text, findings, folder, root)
         elif not _is_note(path):
@@ -84,6 +88,9 @@ def _refuse(path: KeyPath, text: str, findings: Findings) -> None:
 
 
 def _check_field(path: KeyPath, text: str, findings: Findings, folder: Path, root: Path) -> None:
+    if len(text) > MAX_CHARS:
+        findings.add("TR103", f"{findings.where(path)} may hold at most {MAX_CHARS:,} characters", path)
+        return
     for found in _ANY.finditer(text):
         said, hint = _flaw(found.group(), found[1], folder, root)
         if said:
@@ -115,9 +122,9 @@ def _flaw(whole: str, body: str, folder: Path, root: Path) -> tuple[str, str | N
     if not colon:
         if _NAME.fullmatch(body):
             return "", None  # a misspelt variable, reported with its own words
-        return f"'{whole}' is not a reference", "write: ${env:NAME}, ${secret:NAME} or ${file:path}"
+        return f"'{short(whole)}' is not a reference", "write: ${env:NAME}, ${secret:NAME} or ${file:path}"
     if kind not in ("env", "secret", "file"):
-        return f"'{kind}' is not a kind of reference", "known: env, secret, file"
+        return f"'{short(kind)}' is not a kind of reference", "known: env, secret, file"
     if kind == "file":
         try:
             inside(rest, folder=folder, root=root)
@@ -126,7 +133,7 @@ def _flaw(whole: str, body: str, folder: Path, root: Path) -> tuple[str, str | N
         return "", None
     name, has_default, _ = rest.partition(":")
     if not _NAME.fullmatch(name):
-        return f"'{name}' is not the name of a variable", "use letters, digits and '_'"
+        return f"'{short(name)}' is not the name of a variable", "use letters, digits and '_'"
     if kind == "secret" and has_default:
         return "a secret has no default", f"write: ${{secret:{name}}}"
     return "", None
@@ -149,12 +156,15 @@ def inside(relative: str, *, folder: Path, root: Path) -> Path:
         home = root.resolve()
         if not path.is_relative_to(home):
             raise ConfigurationError(
-                f"the file '{relative}' lies outside the project", hint=f"copy it into {home.name or home}"
+                f"the file '{short(relative)}' lies outside the project",
+                hint=f"copy it into {home.name or home}",
             )
         if not path.is_file():
-            raise ConfigurationError(f"the file '{relative}' does not exist", hint=f"looked for {path}")
+            raise ConfigurationError(
+                f"the file '{short(relative)}' does not exist", hint=f"looked for {path}"
+            )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"the file '{relative}' cannot be read: {error}") from error
+        raise ConfigurationError(f"the file '{short(relative)}' cannot be read: {error}") from error
     return path
 
 
@@ -168,12 +178,12 @@ def read_inside(relative: str, *, folder: Path, root: Path) -> tuple[Path, str]:
         with path.open("rb") as f:
             raw = f.read(MAX_FILE_BYTES + 1)
         if len(raw) > MAX_FILE_BYTES:
-            raise ConfigurationError(f"the file '{relative}' is larger than 1 MiB")
+            raise ConfigurationError(f"the file '{short(relative)}' is larger than 1 MiB")
         return path, raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the file '{relative}' is not UTF-8 text") from error
+        raise ConfigurationError(f"the file '{short(relative)}' is not UTF-8 text") from error
     except OSError as error:
-        raise ConfigurationError(f"the file '{relative}' cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"the file '{short(relative)}' cannot be read: {error.strerror}") from error
 
 
 def anchored(text: str, *, folder: Path, root: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from treadle.definition.document import (
+    MAX_PROBLEMS,
     Findings,
     KeyPath,
     is_list,
@@ -21,6 +22,7 @@ from treadle.definition.document import (
     listed,
     nearest,
     shape,
+    short,
     suggest,
 )
 from treadle.objects.agent import AgentSpec, ModelSpec, OutputSpec, ThreadSpec
@@ -139,7 +141,7 @@ def validate(model: type[M], data: Mapping[str, Any], findings: Findings, *, pat
     ignored = [f.path for f in flaws if f.type == "extra_forbidden" and str(f.path[-1]).startswith("x-")]
     if ignored:
         return validate(model, _without(json.loads(text), ignored), findings, path=path)
-    for flaw in _chosen(flaws):
+    for flaw in _chosen(flaws[:MAX_PROBLEMS]):
         _report(flaw, model, path, findings)
     return None
 
@@ -252,7 +254,7 @@ def unknown(path: KeyPath, model: type[BaseModel], findings: Findings, *, base: 
     known = fields_of(holder) if holder is not None else []
     findings.add(
         "TR104",
-        f"unknown field '{key}'{f' in {inside}' if inside else ''}",
+        f"unknown field '{short(key)}'{f' in {inside}' if inside else ''}",
         at,
         at="key",
         hint=suggest(key, known),
@@ -320,7 +322,7 @@ def _pattern(path: KeyPath, flaw: _Flaw, model: type[BaseModel], findings: Findi
 
 def _quoted(value: object) -> str:
     if isinstance(value, str):
-        return f"'{value if len(value) <= 60 else value[:60] + '…'}'"
+        return f"'{short(value)}'"
     if isinstance(value, int | float | bool) or value is None:
         return json.dumps(value) if value is not None else "empty"
     return shape(value)

@@ -566,3 +566,8 @@ def test_what_nobody_knows_is_one_error():
 def test_x_keys_of_a_foreign_document_are_kept():
     text = "version: 1.0.0\nname: x\nmodel: {id: y}\ninstructions: z\nx-mine: 1\n"
     assert one(text, "foundry-vscode").extensions == {"x-mine": 1}
+
+
+def test_agentschema_with_a_version_and_without_kind_is_seen_by_its_keys():
+    text = "version: 1.0.0\nname: x\ndisplayName: X\nmodel: {id: y}\ninputs: {a: {kind: string}}\ninstructions: '{{ a }}'\n"
+    assert one(text, "agentschema").inputs["a"].json_schema == {"type": "string"}

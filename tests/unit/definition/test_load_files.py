@@ -69,6 +69,18 @@ def test_a_project_among_the_files_rules_the_others(project):
     assert load([agent]).errors == ()
 
 
+def test_each_project_rules_its_own_documents_only(tmp_path):
+    tool = "tools: [{type: function, name: f, call: 'shop_tools:f'}]\n"
+    paths = []
+    for name, modules in (("one", "shop_tools"), ("two", "others")):
+        (tmp_path / name).mkdir()
+        text = f"version: 1.0.0\nkind: project\npython: {{allow_modules: [{modules}]}}\n"
+        paths.append(write(tmp_path / name / "treadle.yaml", text))
+        paths.append(write(tmp_path / name / "a.yaml", f"{AGENT}name: same\n{tool}"))
+    found = [(p.code, p.file) for p in load(paths).errors]
+    assert found == [("TR214", str(tmp_path / "two" / "a.yaml"))]
+
+
 def test_problems_of_all_files_come_in_order_of_place(project):
     second = write(project / "b.yaml", f"{AGENT}nme: x\nlimts: {{}}\n")
     first = write(project / "a.yaml", f"{AGENT}name: 1\n")

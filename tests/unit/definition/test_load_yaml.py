@@ -315,3 +315,35 @@ def test_both_loaders_give_the_same_values_places_and_problems(text):
     assert [list(spread(t.place)) for t in fast[0]] == [list(spread(t.place)) for t in slow[0]]
     assert fast[1] == slow[1]
     assert fast[0] or fast[1]
+
+
+LONG_ALIASES = f"a: &a '{'x' * 100_000}'\nb: [{', '.join(['*a'] * 900)}]\n"
+MISTAKES = {
+    "keys": HEAD + "".join(f"k{n}: 1\n" for n in range(30_000)),
+    "tools": f"{HEAD}tools:\n" + "- {type: function, nme: 1}\n" * 20_000,
+    "schemas": f"{HEAD}inputs:\n" + "".join(f"  k{n}: strng\n" for n in range(30_000)),
+    "braces": "model: '" + "{{" * 400_000 + "'\nversion: 1.0.0\nkind: agent\n",
+    "dashes": "[\n" + "- " * 400_000,
+    "formulas": "kind: Prompt\nmodel: x\nmetadata: [" + "'=f', " * 40_000 + "]",
+    "duplicates": HEAD + "name: a\n" * 40_000,
+    "names": f"{HEAD}approval: {{always: [" + "x, " * 90_000 + "]}\n",
+    "references": f"{HEAD}description: '" + "${env:" * 150_000 + "X}'\n",
+    "documents": "a: [\n---\n" * 50_000,
+    "choices": f"{HEAD}tools: [{{type: function, name: f, call: 'a:b'}}]\ntool_choice: '"
+    + "x" * 900_000
+    + "'\n",
+}
+
+
+def test_a_long_text_behind_many_aliases_is_refused():
+    begun = time.process_time()
+    assert [p.code for p in load_text(LONG_ALIASES).errors] == ["TR003"]
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize("text", MISTAKES.values(), ids=MISTAKES)
+def test_a_text_made_of_mistakes_costs_no_more_than_others(text):
+    begun = time.process_time()
+    problems = load_text(text).problems
+    assert 0 < len(problems) <= 250
+    assert time.process_time() - begun < 3

@@ -117,7 +117,7 @@ def _reading(name: str) -> Reading:
 
 def _is_native(data: Mapping[str, Any]) -> bool:
     """Tell whether a document without `kind` is a native one whose author forgot it."""
-    if "version" not in data:
+    if "version" not in data or _agentschema(data) > 1:
         return False
     tools = data.get("tools")
     has_functions = is_list(tools) and any(
@@ -151,10 +151,9 @@ def _rest(data: Mapping[str, Any]) -> int:
 
 def _agentschema(data: Mapping[str, Any]) -> int:
     model = data.get("model")
-    signs = len(_SCHEMA_ONLY & set(data)) > 0
-    signs |= is_mapping(model) and bool(
-        {"provider", "apiType", "api", "connection", "publisher"} & set(model)
-    )
+    keys = set(model) if is_mapping(model) else set[str]()
+    signs = bool(_SCHEMA_ONLY & set(data)) or bool({"apiType", "publisher"} & keys)
+    signs |= "version" not in data and bool({"provider", "api", "connection"} & keys)
     signs |= any("kind" in t and "type" not in t for t in _tools(data))
     return 2 * int(signs) or int("version" not in data and isinstance(data.get("inputs"), dict | list))
 

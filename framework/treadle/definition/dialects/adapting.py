@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import combining, normalize
 
-from treadle.definition.document import Findings, KeyPath, is_mapping, listed, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_mapping, listed, shape, short, suggest
 from treadle.errors import Severity
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -58,11 +58,11 @@ def refuse_others(
 ) -> None:
     """Report keys that the dialect does not have; x- keys pass."""
     for key in data:
-        if key in known or key.startswith("x-"):
+        if key in known or key.startswith("x-") or findings.is_full:
             continue
         inside = f" in {findings.where(path)}" if path else ""
         hint = suggest(key, known)
-        said = f"unknown field '{key}'{inside}"
+        said = f"unknown field '{short(key)}'{inside}"
         if severity != "error":
             said = f"{said}: {dialect} does not have it, and it is left out"
         findings.add("TR104", said, (*path, key), at="key", severity=severity, hint=hint)

@@ -31,7 +31,7 @@ def _plain(value: Any, path: KeyPath, findings: Findings) -> Any:
         return {k: _plain(v, (*path, k), findings) for k, v in value.items()}
     if is_list(value):
         return [_plain(v, (*path, n), findings) for n, v in enumerate(value)]
-    if not isinstance(value, str) or not value.startswith("="):
+    if not isinstance(value, str) or not value.startswith("=") or findings.is_full:
         return value
     variable = _ENVIRONMENT.fullmatch(value)
     if variable:

@@ -20,7 +20,7 @@ from treadle.definition.dialects.adapting import (
     mapping,
     refuse_others,
 )
-from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, shape, short, suggest
 from treadle.definition.json_schema import TYPES
 from treadle.definition.validation import expected, missing
 from treadle.errors import Severity
@@ -169,7 +169,7 @@ class _Reader:
                 self.adapted.put(path, name, (*path, key))
             return
         if kind not in ("key", "apikey", "remote", "anonymous"):
-            said = f"a connection of kind '{kind[:60]}' needs the hosted service"
+            said = f"a connection of kind '{short(kind)}' needs the hosted service"
             self.findings.add(
                 "TR302", said, (*path, "kind"), hint="name a connection of treadle.yaml instead"
             )
@@ -296,7 +296,7 @@ class _Reader:
             return kind
         plain = _KINDS.get(kind, kind)
         if plain not in TYPES:
-            said = f"'{kind[:60]}' is not a kind of property"
+            said = f"'{short(kind)}' is not a kind of property"
             self.findings.add("TR103", said, path, hint=suggest(kind, list(TYPES)))
             return "string"
         return plain
@@ -340,7 +340,7 @@ class _Reader:
             "handlebars",
             "liquid",
         ):
-            said = f"'{format_[:60]}' is not a template format that is read here"
+            said = f"'{short(format_)}' is not a template format that is read here"
             self.findings.add("TR302", said, ("template", "format"), hint="write Jinja: format: jinja2")
         if isinstance(format_, str) and format_.lower() in ("mustache", "handlebars"):
             found = _SECTION.search(text)

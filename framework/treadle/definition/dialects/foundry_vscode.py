@@ -19,7 +19,7 @@ from treadle.definition.dialects.adapting import (
     mapping,
     refuse_others,
 )
-from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, shape, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, shape, short, suggest
 from treadle.definition.validation import expected, missing
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -95,7 +95,7 @@ def _tool(tool: Mapping[str, Any], path: KeyPath, adapted: Adapted, findings: Fi
         _function(tool, path, adapted, findings)
         return
     if kind not in (*KINDS, *FUTURE_TOOLS, *HOSTED_TOOLS):
-        said = f"'{kind[:60]}' is not a type of tool"
+        said = f"'{short(kind)}' is not a type of tool"
         findings.add("TR103", said, (*path, "type"), hint=suggest(kind, KINDS))
         return
     options = mapping(tool, path, "options", findings)

@@ -14,7 +14,7 @@ from treadle.definition.dialects.adapting import (
     mapping,
     refuse_others,
 )
-from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, suggest
+from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, listed, short, suggest
 from treadle.definition.validation import expected, missing
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
@@ -132,7 +132,7 @@ def _tool(
         return
     if kind not in (*FUTURE_TOOLS, *HOSTED_TOOLS) and not kind.startswith("bing_"):
         hint = suggest(kind, ["function", *FUTURE_TOOLS, *HOSTED_TOOLS])
-        findings.add("TR103", f"'{kind[:60]}' is not a type of tool", (*path, "type"), hint=hint)
+        findings.add("TR103", f"'{short(kind)}' is not a type of tool", (*path, "type"), hint=hint)
         return
     options = {k: v for k, v in tool.items() if k != "type" and not k.startswith("x-")}
     inner = options.pop(kind, None)
