@@ -13,7 +13,6 @@ from treadle.definition import references, template
 from treadle.definition.document import Findings, KeyPath, is_list, is_mapping, nearest, shape, short, suggest
 from treadle.definition.json_schema import TYPES, check_schema, fits
 from treadle.definition.prompts import Prompts, Setting, Texts, anchor, said_of
-from treadle.definition.trial import Trial
 from treadle.definition.validation import expected, missing, validate
 from treadle.objects.agent import AgentSpec
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS, FunctionTool, ToolSpec, UnavailableTool
@@ -390,6 +389,8 @@ def _trials(top: dict[str, Any], findings: Findings) -> None:
     trials = top.get("tests")
     if not is_list(trials):
         return
+    from treadle.definition.trial import Trial
+
     for n, trial in enumerate(trials):
         if not findings.is_full and is_mapping(trial):
             validate(Trial, trial, findings, path=("tests", n))
