@@ -6,10 +6,11 @@ equals its default. No column repeats what `body` has.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from treadle.ids import mark, place_of, placed
 from treadle.objects.agent import Agent, AgentSpec
@@ -21,15 +22,14 @@ from treadle.objects.thread import Thread
 
 Row = Sequence[Any]
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_loads = json.loads
+_loads = from_json
 SEQ_BITS = 32
 SEQ_MASK = (1 << SEQ_BITS) - 1
 
 
 def dump_body(body: dict[str, Any]) -> str | None:
     """Give the JSON of what a record has beside its columns, None where there is nothing."""
-    return _dumps(body) if body else None
+    return to_json(body).decode() if body else None
 
 
 def agent(tenant: str, row: Row) -> Agent:
@@ -128,11 +128,11 @@ def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
     )
 
 
-_RUN_BODY = ("model", "inputs", "metadata", "incomplete_reason", "output")
+_RUN_BODY = ("model", "inputs", "incomplete_reason", "output")
 
 
 def run_body(record: Run) -> str | None:
-    """Give what a run has beside its columns."""
+    """Give what a run has beside its columns; its metadata is one of them, since others write it during a walk."""
     body: dict[str, Any] = {
         name: value for name in _RUN_BODY if (value := getattr(record, name)) not in (None, "", {})
     }
@@ -150,7 +150,9 @@ def run_body(record: Run) -> str | None:
 
 def run(tenant: str, row: Row) -> Run:
     """Read a run: the columns of the query `get_run`."""
-    body: dict[str, Any] = _loads(row[19]) if row[19] else {}
+    body: dict[str, Any] = _loads(row[20]) if row[20] else {}
+    if row[19]:
+        body["metadata"] = _loads(row[19])
     estimated = body.pop("estimated", False)
     if row[17] is not None:
         body["usage"] = Usage(prompt_tokens=row[17], completion_tokens=row[18], estimated=estimated)
@@ -266,4 +268,4 @@ def event(run_id: str, row: Row) -> Event:
 
 def event_data(record: Event) -> str | None:
     """Give what an event says beside its name."""
-    return _dumps(dict(record.data)) if record.data else None
+    return dump_body(dict(record.data)) if record.data else None

@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from treadle.objects.thread import Thread
 from treadle.store import rows
 from treadle.store.base import Blob, Checkpoint, Committed, Graph, Noun, Order, StoreStatus, T
 from treadle.store.connection import Connection, Cursor, connect
-from treadle.store.migrate import migrate
+from treadle.store.migrate import migrate, refuse_foreign
 from treadle.store.queries import load
 
 R = TypeVar("R")
@@ -77,15 +78,12 @@ class SqliteStore:
         self._name = str(path) if path else ":memory:"
         if path:
             _make_private(path)
-        try:
-            self._writer = self._connect()
-        except apsw.Error as e:
-            raise _translate(e, self._name) from e
+        self._writer = self._connect()
+        if path:
+            _close_to_others(path)
         self._reader: Connection | None = None
         self._cursor = self._writer.cursor()
-        self._threads: dict[tuple[str, str], int] = {}
         self._runs: dict[tuple[str, str], tuple[int, int]] = {}
-        self._graphs: dict[tuple[str, str], int] = {}
         self._last: dict[int, tuple[int, int]] = {}
         self._walked: set[int] = set()
         self._queue: list[tuple[Work, asyncio.Future[Any]]] = []
@@ -97,21 +95,30 @@ class SqliteStore:
         self._closed = False
 
     def _connect(self) -> Connection:
-        connection = connect(self._path)
-        connection.set_busy_timeout(BUSY_MS)
-        if self._path:
-            connection.pragma("journal_mode", "WAL")
-        connection.pragma("synchronous", self._durability.upper())
-        connection.pragma("temp_store", "MEMORY")
-        migrate(connection, name=self._name)
+        connection: Connection | None = None
+        try:
+            connection = connect(self._path)
+            connection.set_busy_timeout(BUSY_MS)
+            refuse_foreign(connection, name=self._name)
+            if self._path:
+                _use_wal(connection)
+            connection.pragma("synchronous", self._durability.upper())
+            connection.pragma("temp_store", "MEMORY")
+            migrate(connection, name=self._name)
+        except BaseException as e:
+            if connection is not None:
+                connection.close()
+            translated = _translate(e, self._name)
+            if translated is not e:
+                raise translated from e
+            raise
         return connection
 
     # -- the group commit ------------------------------------------------------------------------------------
 
     async def _write(self, work: Callable[[], R]) -> R:
         """Run the work in a transaction and return when it is durable."""
-        if self._closed:
-            raise StoreError("the store is closed", hint="open it again")
+        self._check_open()
         if (
             len(self._walked) <= 1
             and not self._queue
@@ -137,8 +144,9 @@ class SqliteStore:
             self._measure(time.perf_counter() - began)
         except BaseException as e:
             self._roll_back()
-            if isinstance(e, apsw.Error):
-                raise _translate(e, self._name) from e
+            translated = _translate(e, self._name)
+            if translated is not e:
+                raise translated from e
             raise
         self._announce()
         return result
@@ -155,7 +163,8 @@ class SqliteStore:
     def _flush(self) -> None:
         """Write what has gathered: at once, or on the thread where the disk is slow."""
         self._scheduled = False
-        group, self._queue = self._queue, []
+        group = [piece for piece in self._queue if not piece[1].cancelled()]
+        self._queue = []
         if not group:
             return
         if self._commit_s < SLOW_COMMIT_S or self._path is None:
@@ -189,8 +198,7 @@ class SqliteStore:
             self._measure(time.perf_counter() - began)
         except BaseException as e:  # noqa: BLE001 - every waiter is told, whatever happened
             self._roll_back()
-            error = _translate(e, self._name) if isinstance(e, apsw.Error) else e
-            return [error] * len(group)
+            return [_translate(e, self._name)] * len(group)
         return results
 
     def _write_one(self, work: Work) -> Any:
@@ -199,13 +207,13 @@ class SqliteStore:
         cursor.execute("SAVEPOINT piece")
         try:
             result = work()
-        except (apsw.Error, TreadleError) as e:
+        except Exception as e:
             if not self._writer.in_transaction:
                 raise
             self._last.clear()
             cursor.execute("ROLLBACK TO piece")
             cursor.execute("RELEASE piece")
-            return _translate(e, self._name) if isinstance(e, apsw.Error) else e
+            return _translate(e, self._name)
         cursor.execute("RELEASE piece")
         return result
 
@@ -225,34 +233,26 @@ class SqliteStore:
 
     # -- numbers ---------------------------------------------------------------------------------------------
 
+    # Hazard: another process may delete what a number stands for. So numbers are looked up by whoever uses
+    # them; only a walk remembers that of its run, since every commit looks at the run first.
+
     def _thread_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> int:
-        no = self._threads.get((tenant, id_))
-        if no is None:
-            row = cursor.execute(self._sql["number_of_thread"], (tenant, id_)).fetchone()
-            if row is None:
-                raise NotFound("thread", id_)
-            no = self._threads[tenant, id_] = cast("int", row[0])
-            _trim(self._threads)
-        return no
+        row = cursor.execute(self._sql["number_of_thread"], (tenant, id_)).fetchone()
+        if row is None:
+            raise NotFound("thread", id_)
+        return cast("int", row[0])
 
     def _run_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> tuple[int, int]:
-        numbers = self._runs.get((tenant, id_))
-        if numbers is None:
-            row = cursor.execute(self._sql["number_of_run"], (tenant, id_)).fetchone()
-            if row is None:
-                raise NotFound("run", id_)
-            numbers = self._runs[tenant, id_] = (cast("int", row[0]), cast("int", row[1]))
-            _trim(self._runs)
-        return numbers
+        row = cursor.execute(self._sql["number_of_run"], (tenant, id_)).fetchone()
+        if row is None:
+            raise NotFound("run", id_)
+        return cast("int", row[0]), cast("int", row[1])
 
     def _graph_no(self, tenant: str, digest: str) -> int:
-        no = self._graphs.get((tenant, digest))
-        if no is None:
-            row = self._cursor.execute(self._sql["number_of_graph"], (tenant, digest)).fetchone()
-            if row is None:
-                raise NotFound("step graph", digest)
-            no = self._graphs[tenant, digest] = cast("int", row[0])
-        return no
+        row = self._cursor.execute(self._sql["number_of_graph"], (tenant, digest)).fetchone()
+        if row is None:
+            raise NotFound("step graph", digest)
+        return cast("int", row[0])
 
     # -- insert ----------------------------------------------------------------------------------------------
 
@@ -269,9 +269,7 @@ class SqliteStore:
         except BaseException:
             # The numbers belong to rows that were rolled back.
             for key in made:
-                self._threads.pop(key, None)
                 self._walked.discard(self._runs.pop(key, (0, 0))[0])
-                self._graphs.pop(key, None)
             raise
         return stored
 
@@ -286,19 +284,15 @@ class SqliteStore:
             case Run():
                 return self._insert_run(tenant, record, claim_by, made)
             case Thread():
-                row = cursor.execute(
+                cursor.execute(
                     sql["insert_thread"], (tenant, record.id, record.created_ms, rows.thread_body(record))
-                ).fetchone()
-                made.append((tenant, record.id))
-                self._threads[tenant, record.id] = cast("int", cast("tuple[Any, ...]", row)[0])
+                )
                 return record
             case Agent():
                 self._insert_agent(tenant, record)
                 return record
             case Graph():
                 cursor.execute(sql["insert_graph"], (tenant, record.digest, record.text))
-                made.append((tenant, record.digest))
-                self._graph_no(tenant, record.digest)
                 return record
             case Blob():
                 self._insert_blob(tenant, record)
@@ -370,7 +364,7 @@ class SqliteStore:
                 tenant, run.id, thread_no, parent, run.agent_id, run.agent_version,
                 self._graph_no(tenant, run.graph), run.status, run.rev, run.fence, None, first_seq,
                 run.created_ms, None, None, run.expires_ms, run.wake_ms, run.walked_ms, None, None,
-                rows.run_body(run),
+                rows.dump_body(run.metadata), rows.run_body(run),
             ),
         ).fetchone()  # fmt: skip
         no = cast("int", cast("tuple[Any, ...]", row)[0])
@@ -442,19 +436,20 @@ class SqliteStore:
         if target.exists():
             return
         try:
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            part = target.with_name(f"{blob.digest}.{os.getpid()}.part")
+            for folder in (target.parents[2], target.parents[1], target.parent):
+                folder.mkdir(exist_ok=True, mode=0o700)
+            part = target.with_name(f"{blob.digest}.{os.getpid()}.{threading.get_ident()}.part")
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(blob.content)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
-            folder = os.open(target.parent, os.O_RDONLY)
+            descriptor = os.open(target.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)
+                os.fsync(descriptor)
             finally:
-                os.close(folder)
+                os.close(descriptor)
         except OSError as e:
             raise StoreError(
                 f"cannot keep a file of {len(blob.content)} bytes beside {self._name}: {e}"
@@ -483,14 +478,17 @@ class SqliteStore:
         Between transactions the writer reads too, since its page cache is warm; while a group is written on the
         thread, a connection of its own reads what is committed.
         """
-        if self._closed:
-            raise StoreError("the store is closed", hint="open it again")
         try:
             return self._reading().execute(self._sql[query], values).fetchall()
         except apsw.Error as e:
             raise _translate(e, self._name) from e
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed", hint="open it again")
+
     def _reading(self) -> Connection:
+        self._check_open()
         if not self._writing:
             return self._writer
         if self._reader is None:
@@ -656,20 +654,16 @@ class SqliteStore:
 
     async def events(self, tenant: str, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
         """Give a run's committed events after a number."""
-        no, _ = self._run_no(tenant, run_id, self._reading())
+        no, thread_no = self._run_no(tenant, run_id, self._reading())
+        thread = self._read_one("id_of_thread", (thread_no,))
+        message_id = partial(rows.message_id, tenant, thread_no, thread[0] if thread else "")
         bounds = (tenant, no, after, limit)
         born = ("thread.run.created", "thread.run.queued")
         found = [Event(run_id, name, run_id, seq=seq) for seq, name in enumerate(born, 1)]
         found += [rows.event(run_id, row) for row in self._read("events_after", bounds)]
         for row in self._read("step_events_after", bounds):
-            step = rows.step(tenant, run_id, row)
-            found += rows.step_events(step, partial(self._message_id_of_run, tenant, run_id))
+            found += rows.step_events(rows.step(tenant, run_id, row), message_id)
         return sorted((e for e in found if e.seq and e.seq > after), key=lambda e: e.seq or 0)[:limit]
-
-    def _message_id_of_run(self, tenant: str, run_id: str, seq: int) -> str:
-        _, thread_no = self._run_no(tenant, run_id, self._reading())
-        thread_id = self._read_one("id_of_thread", (thread_no,))
-        return rows.message_id(tenant, thread_no, cast("tuple[str]", thread_id)[0], seq)
 
     # -- change ----------------------------------------------------------------------------------------------
 
@@ -684,7 +678,7 @@ class SqliteStore:
                 place = rows.position(tenant, record.id)
                 key = place[0] if place and place[1](record.thread_id) else -1
             case Run():
-                query, body = "update_run_notes", rows.run_body(record)
+                query, body = "update_run_notes", rows.dump_body(record.metadata)
 
         def work() -> None:
             self._cursor.execute(self._sql[query], (body, tenant, key))
@@ -724,8 +718,6 @@ class SqliteStore:
             await self._write(agent)
             return
         await self._write(thread)
-        self._threads.pop((tenant, record.id), None)
-        self._runs.clear()
 
     async def claim(self, tenant: str, run_id: str, walker: str, *, now_ms: int) -> Committed:
         """Take a queued run for a walker and raise its fence."""
@@ -756,7 +748,9 @@ class SqliteStore:
     def _commit(self, cp: Checkpoint) -> Committed:
         cursor, run = self._cursor, cp.run
         tenant = run.tenant
-        no, thread_no = self._run_no(tenant, run.id, cursor)
+        key = (tenant, run.id)
+        no, thread_no = self._runs[key] = self._runs.get(key) or self._run_no(tenant, run.id, cursor)
+        _trim(self._runs)
         head = cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
         if head is None or head[0] != run.fence or head[1] != run.status or head[2] != run.rev:
             self._walked.discard(no)
@@ -825,8 +819,8 @@ class SqliteStore:
     async def changed(self, timeout_s: float) -> None:
         """Wait until something may have been written, here or by another process, or the time is up."""
         news = asyncio.Event()
-        self._news.add(news)
         seen = self._data_version()
+        self._news.add(news)
         end = time.monotonic() + timeout_s
         try:
             while not news.is_set() and self._data_version() == seen:
@@ -879,9 +873,9 @@ def _trim(numbers: dict[tuple[str, str], Any], most: int = 50_000) -> None:
 
 
 def _make_private(path: Path) -> None:
-    """Make the folder and the file for this user only.
+    """Make the folder and the file, where they are missing, for this user only.
 
-    Errors: StoreError when that is not possible, or when others may write to an existing file.
+    Errors: StoreError when that is not possible.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -889,12 +883,34 @@ def _make_private(path: Path) -> None:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         elif path.is_dir():
             raise StoreError(f"the store {path} is a folder", hint="name a file")
-        elif path.stat().st_mode & (stat.S_IWOTH | stat.S_IROTH) and path.stat().st_uid == os.getuid():
-            path.chmod(0o600)
     except OSError as e:
         raise StoreError(
             f"cannot open the store {path}: {e.strerror or e}", hint="name another with --store"
         ) from e
+
+
+def _close_to_others(path: Path) -> None:
+    """Take an existing store of this user away from everybody else; called once it is known to be a store."""
+    found = path.stat()
+    if found.st_mode & (stat.S_IWOTH | stat.S_IROTH) and found.st_uid == os.getuid():
+        path.chmod(0o600)
+
+
+def _use_wal(connection: Connection) -> None:
+    """Turn write-ahead logging on; where others open the same new file, they are waited for.
+
+    Hazard: SQLite does not wait by itself for the lock that changing the journal mode takes.
+    """
+    end = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.pragma("journal_mode", "WAL")
+        except apsw.BusyError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 _TRIGGERS: dict[str, Callable[[str], TreadleError]] = {
@@ -908,9 +924,15 @@ _TRIGGERS: dict[str, Callable[[str], TreadleError]] = {
 }
 
 
-def _translate(error: BaseException, name: str) -> TreadleError:
-    """Turn the library's error into ours."""
+def _translate(error: BaseException, name: str) -> BaseException:
+    """Turn the library's error, or that of a value which no column can hold, into ours; others stay."""
     text = str(error)
+    if isinstance(error, (UnicodeError, ValueError, TypeError, OverflowError)):
+        return StateError(
+            f"a value cannot be stored: {text[:200]}", hint="store texts, numbers and plain JSON"
+        )
+    if not isinstance(error, apsw.Error):
+        return error
     if isinstance(error, apsw.ConstraintError):
         _, found, rest = text.partition("treadle:")
         if found:

@@ -44,7 +44,7 @@ CREATE TABLE graphs (
 ) STRICT;
 
 CREATE TABLE threads (
-  no         INTEGER PRIMARY KEY,
+  no         INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used again: other processes may remember it
   tenant     TEXT    NOT NULL,
   id         TEXT    NOT NULL,
   created_ms INTEGER NOT NULL,
@@ -71,7 +71,7 @@ CREATE TABLE messages (
 ) STRICT;
 
 CREATE TABLE runs (
-  no                INTEGER PRIMARY KEY,
+  no                INTEGER PRIMARY KEY AUTOINCREMENT,
   tenant            TEXT    NOT NULL,
   id                TEXT    NOT NULL,
   thread            INTEGER NOT NULL,
@@ -92,6 +92,7 @@ CREATE TABLE runs (
   walked_ms         INTEGER NOT NULL,
   prompt_tokens     INTEGER,
   completion_tokens INTEGER,
+  metadata          TEXT,              -- the user's notes: written by everybody but the walker
   body              TEXT,
   UNIQUE (tenant, id)
 ) STRICT;
@@ -170,6 +171,9 @@ END;
 CREATE TRIGGER messages_kept BEFORE DELETE ON messages
 WHEN EXISTS (SELECT 1 FROM threads WHERE no = OLD.pos >> 32)
 BEGIN SELECT RAISE(ABORT, 'treadle:gap a row leaves only with its thread'); END;
+
+CREATE TRIGGER steps_frozen BEFORE UPDATE ON steps WHEN OLD.status <> 'in_progress'
+BEGIN SELECT RAISE(ABORT, 'treadle:frozen a step that has ended never changes'); END;
 
 CREATE TRIGGER runs_revision BEFORE UPDATE OF status ON runs
 WHEN NEW.status <> OLD.status AND NEW.rev <> OLD.rev + 1

@@ -153,8 +153,8 @@ FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' ORDER B
 -- name: insert_run
 -- A new run.
 INSERT INTO runs (tenant, id, thread, parent, agent_id, agent_version, graph, status, rev, fence, walker, first_seq,
-  created_ms, started_ms, ended_ms, expires_ms, wake_ms, walked_ms, prompt_tokens, completion_tokens, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no;
+  created_ms, started_ms, ended_ms, expires_ms, wake_ms, walked_ms, prompt_tokens, completion_tokens, metadata, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no;
 
 -- name: number_of_run
 -- The numbers of a run and of its thread.
@@ -163,7 +163,7 @@ SELECT no, thread FROM runs WHERE tenant = ? AND id = ?;
 -- name: get_run
 -- One run.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.id = ?;
 
@@ -175,28 +175,28 @@ AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling');
 -- name: list_runs_asc
 -- Runs of a tenant from the oldest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.no > ? AND r.no < ? ORDER BY r.no ASC LIMIT ?;
 
 -- name: list_runs_desc
 -- Runs of a tenant from the newest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.no > ? AND r.no < ? ORDER BY r.no DESC LIMIT ?;
 
 -- name: list_thread_runs_asc
 -- Runs of a thread from the oldest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.thread = ? AND r.no > ? AND r.no < ? ORDER BY r.no ASC LIMIT ?;
 
 -- name: list_thread_runs_desc
 -- Runs of a thread from the newest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.thread = ? AND r.no > ? AND r.no < ? ORDER BY r.no DESC LIMIT ?;
 
@@ -229,7 +229,7 @@ WHERE no = ? AND tenant = ? AND fence = ? AND status = ? AND rev = ?;
 
 -- name: update_run_notes
 -- New notes of a run; its status stays.
-UPDATE runs SET body = ? WHERE tenant = ? AND id = ?;
+UPDATE runs SET metadata = ? WHERE tenant = ? AND id = ?;
 
 -- name: claim_run
 -- Take a queued run.
