@@ -19,7 +19,9 @@ def open_log(path: Path, durability: str) -> apsw.Connection:
     connection.set_busy_timeout(10_000)
     connection.pragma("journal_mode", "WAL")
     connection.pragma("synchronous", durability)
-    connection.execute("CREATE TABLE IF NOT EXISTS log (no INTEGER PRIMARY KEY, run TEXT, kind TEXT, body TEXT)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS log (no INTEGER PRIMARY KEY, run TEXT, kind TEXT, body TEXT)"
+    )
     return connection
 
 

@@ -82,8 +82,16 @@ async def steps(durability: str, turns: int, *, effect: str = "pure", tool: str 
             for _ in range(ROUNDS):
                 base.append(await timed(floors))
                 ours.append(await timed(treadles))
-        label = f"{durability} K={turns}" + (f" {effect}" if effect != "pure" else "") + (" sync tool" if tool != "work" else "")
-        target = {"normal": "<= 5 floors", "full": "<= 2 floors"}[durability] if effect == "pure" and tool == "work" else ""
+        label = (
+            f"{durability} K={turns}"
+            + (f" {effect}" if effect != "pure" else "")
+            + (" sync tool" if tool != "work" else "")
+        )
+        target = (
+            {"normal": "<= 5 floors", "full": "<= 2 floors"}[durability]
+            if effect == "pure" and tool == "work"
+            else ""
+        )
         for i, what in enumerate(("CPU", "wall")):
             mine = statistics.median(o[i] for o in ours) / count * 1e6
             least = statistics.median(b[i] for b in base) / count * 1e6
@@ -115,7 +123,13 @@ async def bench_bytes() -> None:
                 began = written_bytes()
                 for _ in range(200 // turns):
                     await workloads.one_run(treadle, agent)
-            say(f"written per step, K={turns}", (written_bytes() - began) / count / 1000, base / 1000, "KB", "<= 15 KB")
+            say(
+                f"written per step, K={turns}",
+                (written_bytes() - began) / count / 1000,
+                base / 1000,
+                "KB",
+                "<= 15 KB",
+            )
     for turns in (250, 400):
         with folder() as path:
             log = floor.open_log(path / "floor.db", "NORMAL")
@@ -130,7 +144,9 @@ async def bench_bytes() -> None:
 
 
 async def many_turns(path: Path, turns: int) -> None:
-    async with workloads.open_treadle(path, provider=workloads.ScriptedProvider(lambda _: workloads.ANSWER)) as treadle:
+    async with workloads.open_treadle(
+        path, provider=workloads.ScriptedProvider(lambda _: workloads.ANSWER)
+    ) as treadle:
         agent = await workloads.make_agent(treadle, has_tool=False)
         thread = await treadle.threads.create()
         for _ in range(turns):
@@ -146,7 +162,8 @@ async def bench_turns() -> None:
             agent = await workloads.make_agent(treadle, has_tool=False)
             for length in (100, 1000, 5000):
                 messages = [
-                    {"role": "user" if i % 2 == 0 else "assistant", "content": floor.TEXT} for i in range(length)
+                    {"role": "user" if i % 2 == 0 else "assistant", "content": floor.TEXT}
+                    for i in range(length)
                 ]
                 thread = await treadle.threads.create(messages=messages)
 
@@ -156,7 +173,13 @@ async def bench_turns() -> None:
 
                 await turn()
                 times = [await timed(turn) for _ in range(15)]
-                say(f"one more turn at {length} messages, CPU", statistics.median(t[0] for t in times) * 1e3, None, "ms", "flat")
+                say(
+                    f"one more turn at {length} messages, CPU",
+                    statistics.median(t[0] for t in times) * 1e3,
+                    None,
+                    "ms",
+                    "flat",
+                )
 
 
 async def bench_crowd() -> None:
@@ -181,16 +204,28 @@ async def bench_crowd() -> None:
                 late.append(each[int(runs * 0.99)] - delay_s)
         say("1 000 runs at once, FULL", statistics.median(rates), base, "runs/s", ">= 2 000")
         say("  p99 over ideal", statistics.median(late), None, "s", "<= 0.5")
-        say("  peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, None, "MB", "<= 100 (run alone)")
+        say(
+            "  peak memory",
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            None,
+            "MB",
+            "<= 100 (run alone)",
+        )
 
 
 async def bench_process() -> None:
     """Whole processes: the first run and the help."""
     with folder() as path:
-        (path / "hello.agent.yaml").write_text("version: 1.0.0\nkind: agent\nname: hello\nmodel: offline\ninstructions: Be brief.\n")
+        (path / "hello.agent.yaml").write_text(
+            "version: 1.0.0\nkind: agent\nname: hello\nmodel: offline\ninstructions: Be brief.\n"
+        )
         python = [sys.executable, "-m", "treadle"]
         hello = [*python, "run", str(path / "hello.agent.yaml"), "hi"]
-        commands = {"hello run": (hello, "<= 200 ms"), "--help": ([*python, "--help"], "<= 150 ms"), "python -c pass": ([sys.executable, "-c", "pass"], "")}
+        commands = {
+            "hello run": (hello, "<= 200 ms"),
+            "--help": ([*python, "--help"], "<= 150 ms"),
+            "python -c pass": ([sys.executable, "-c", "pass"], ""),
+        }
         base_imports = [sys.executable, "-c", "import pydantic, jinja2, yaml, click, apsw, asyncio"]
         commands["imports of the libraries alone"] = (base_imports, "")
         for name, (command, target) in commands.items():
@@ -220,7 +255,9 @@ async def bench_graphs() -> None:
         state = scheduler.start(compiled)
         for i in range(n):
             (ready,) = state.ready
-            step = Step(run_id="r", n=i, path=ready.path, node=ready.node, kind="model_call", started_ms=0, ended_ms=0)
+            step = Step(
+                run_id="r", n=i, path=ready.path, node=ready.node, kind="model_call", started_ms=0, ended_ms=0
+            )
             state = scheduler.fold(compiled, state, step)
         assert state.is_finished
         say(f"compile, {n} nodes", compile_us, None, "us/node", "linear")

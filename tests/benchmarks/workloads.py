@@ -20,7 +20,10 @@ from treadle.testing.fakes import ScriptedProvider
 
 USAGE = Usage(prompt_tokens=100, completion_tokens=10)
 CALL = ModelReply(
-    text=TEXT, tool_calls=(ToolCall(id="call_1", name="work", arguments="{}"),), usage=USAGE, finish_reason="tool_calls"
+    text=TEXT,
+    tool_calls=(ToolCall(id="call_1", name="work", arguments="{}"),),
+    usage=USAGE,
+    finish_reason="tool_calls",
 )
 ANSWER = ModelReply(text=TEXT, usage=USAGE)
 
@@ -55,11 +58,17 @@ def open_treadle(
 ) -> Treadle:
     settings = Settings(durability="full" if durability == "full" else "normal")
     return Treadle(
-        f"sqlite:///{path}", settings=settings, project=path.parent, tools=tools, providers={"scripted": provider}
+        f"sqlite:///{path}",
+        settings=settings,
+        project=path.parent,
+        tools=tools,
+        providers={"scripted": provider},
     )
 
 
-async def make_agent(treadle: Treadle, *, effect: str = "pure", tool: str = "work", has_tool: bool = True) -> Agent:
+async def make_agent(
+    treadle: Treadle, *, effect: str = "pure", tool: str = "work", has_tool: bool = True
+) -> Agent:
     tools = (FunctionTool(name=tool, runs="server", effect=effect, parameters={"type": "object"}),)
     spec = AgentSpec(
         name="bench",
@@ -71,9 +80,10 @@ async def make_agent(treadle: Treadle, *, effect: str = "pure", tool: str = "wor
 
 
 async def one_run(treadle: Treadle, agent: Agent) -> None:
-    thread = await treadle.threads.create()
-    await treadle.messages.create(thread.id, content=TEXT)
-    run = await treadle.runs.create_and_wait(thread.id, agent=agent)
+    """A new thread, its message and a run of it, accepted in one transaction."""
+    run = await treadle.runs.create_and_wait(
+        None, agent=agent, additional_messages=[{"role": "user", "content": TEXT}]
+    )
     assert run.status == "completed", run.last_error
 
 
@@ -83,9 +93,7 @@ async def crowd(treadle: Treadle, agent: Agent, runs: int) -> list[float]:
 
     async def one() -> float:
         began = loop.time()
-        thread = await treadle.threads.create(messages=[{"role": "user", "content": TEXT}])
-        run = await treadle.runs.create_and_wait(thread.id, agent=agent)
-        assert run.status == "completed", run.last_error
+        await one_run(treadle, agent)
         return loop.time() - began
 
     return list(await asyncio.gather(*(one() for _ in range(runs))))

@@ -44,10 +44,16 @@ MakePlan = Callable[[Run, Agent], Plan]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a run is walked with: the graph that it pinned, and its plan."""
+    """What a run is walked with: the graph that it pinned, and its plan.
+
+    Shapes: `start` is the state of a run that has done nothing; `rows` are all rows of a thread that was made
+    with the run, None where the thread has to be read.
+    """
 
     graph: StepGraph
     plan: Plan
+    start: State
+    rows: tuple[Message, ...] | None = None
 
 
 _kinds: dict[str, StepKindEntry] = {}
@@ -200,17 +206,22 @@ class Executor:
         if prepared is None:
             agent = await self._store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
             graph = StepGraph.load(await self._store.graph(run.tenant, run.graph))
-            prepared = Prepared(graph, self._make_plan(run, agent))
-        graph, plan = prepared.graph, prepared.plan
-        steps = await self._store.steps(run.tenant, run.id) if run.rev > 1 else []
-        state = scheduler.fold_all(graph, steps)
-        window = await Window.load(
-            self._store,
-            run.tenant,
-            run.thread_id,
-            budget_tokens=plan.context_window,
-            keep_last=plan.keep_last,
-        )
+            prepared = Prepared(graph, self._make_plan(run, agent), scheduler.start(graph))
+        graph, plan, state = prepared.graph, prepared.plan, prepared.start
+        steps: list[Step] = []
+        if run.rev > 1:
+            steps = await self._store.steps(run.tenant, run.id)
+            state = scheduler.fold_all(graph, steps)
+        if prepared.rows is not None:
+            window = Window(None, prepared.rows, next_seq=len(prepared.rows) + 1)
+        else:
+            window = await Window.load(
+                self._store,
+                run.tenant,
+                run.thread_id,
+                budget_tokens=plan.context_window,
+                keep_last=plan.keep_last,
+            )
         walk = _Walk(run, graph, window, state, began, plan=plan)
         for step in steps:
             if step.status == "failed" and step.edge == "retry":

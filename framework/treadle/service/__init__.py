@@ -186,9 +186,10 @@ def run(
     async def once() -> Run:
         async with Treadle(store, tools=tools, providers=providers, project=project) as treadle:
             found = await treadle.agents.open(str(agent))
-            thread_id = thread or (await treadle.threads.create()).id
-            await treadle.messages.create(thread_id, role="user", content=text)
-            return await treadle.runs.create_and_wait(thread_id, agent=found, inputs=inputs, model=model)
+            message = {"role": "user", "content": text}
+            return await treadle.runs.create_and_wait(
+                thread, agent=found, additional_messages=[message], inputs=inputs, model=model
+            )
 
     try:
         asyncio.get_running_loop()

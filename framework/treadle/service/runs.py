@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs
+from treadle.engine.scheduler import start
 from treadle.errors import LeaseLost, NotFound, StateError, ThreadBusy, ToolOutputsError
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
@@ -22,6 +24,7 @@ from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunOverrides
 from treadle.objects.run_step import Step
+from treadle.objects.thread import Thread
 from treadle.service.ids import one_id
 from treadle.store.base import Checkpoint, Graph, Order
 from treadle.text import is_sound
@@ -32,6 +35,16 @@ if TYPE_CHECKING:
 _NOTHING = RunOverrides()
 WATCH_S = 1.0
 """How long a wait for a run of another process sleeps at most before it looks again."""
+
+
+class _Given(NamedTuple):
+    """What the caller of `create` gave beside thread and agent."""
+
+    inputs: Mapping[str, Any]
+    messages: Sequence[Mapping[str, Any]]
+    metadata: Mapping[str, Any]
+    ttl: str | None
+    overrides: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +63,14 @@ class Runs:
         """Take the composition root."""
         self._treadle = treadle
         self._walks: dict[str, asyncio.Task[Run]] = {}
-        self._prepared: dict[tuple[str, int, str], Prepared] = {}
-        self._graphs: dict[tuple[str, str, int], tuple[StepGraph, Graph]] = {}
+        self._shared: dict[tuple[str, str, int], Prepared] = {}
+        self._graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = {}
 
     # -- making ----------------------------------------------------------------------------------------------
 
     async def create(
         self,
-        thread_id: str,
+        thread_id: str | None,
         *,
         agent: str | Agent,
         inputs: Mapping[str, Any] | None = None,
@@ -68,90 +81,88 @@ class Runs:
     ) -> Run:
         """Start a run of an agent on a thread; it is accepted, claimed and durable when this returns.
 
-        Shapes: `agent` is an id, a name or the agent. `additional_messages` are appended to the thread before
-        the run. `overrides` are the fields of `RunOverrides`: model, instructions, additional_instructions,
-        tools, tool_choice, temperature, top_p, max_prompt_tokens, max_completion_tokens, thread, output_schema,
-        parallel_tool_calls, reasoning_effort. Units: `ttl` is a duration such as 10m, counted from now.
+        Shapes: without a thread a new one is made in the same transaction. `agent` is an id, a name or the
+        agent. `additional_messages` are appended to the thread before the run. `overrides` are the fields of
+        `RunOverrides`: model, instructions, additional_instructions, tools, tool_choice, temperature, top_p,
+        max_prompt_tokens, max_completion_tokens, thread, output_schema, parallel_tool_calls, reasoning_effort.
+        Units: `ttl` is a duration such as 10m, counted from now.
 
         Errors: NotFound; ThreadBusy while another run is active; StateError for inputs or overrides that do not
         fit; ConfigurationError where the model or a tool cannot be had here. Then nothing is stored.
         """
-        run, prepared = await self._accept(
-            thread_id,
-            agent,
-            {"inputs": inputs, "additional_messages": additional_messages, "metadata": metadata, "ttl": ttl},
-            overrides,
-        )
+        given = _Given(inputs or {}, additional_messages, metadata or {}, ttl, overrides)
+        run, prepared = await self._accept(thread_id, agent, given)
         self._walk(run, prepared)
         return run
 
-    async def _accept(
-        self,
-        thread_id: str,
-        agent: str | Agent,
-        given: Mapping[str, Any],
-        overrides: Mapping[str, Any],
-    ) -> tuple[Run, Prepared]:
-        """Check a run, plan it and store it, claimed; `given` has the keywords of `create` beside the overrides."""
+    async def _accept(self, thread_id: str | None, agent: str | Agent, given: _Given) -> tuple[Run, Prepared]:
+        """Check a run, plan it and store it, claimed."""
         treadle = self._treadle
         if isinstance(agent, str):
             agent = await treadle.agents.get(agent)
         graph, text = self._graph(agent)
         now = treadle.clock.now_ms()
-        lifetime = given["ttl"] or treadle.project.defaults.run_ttl
+        lifetime = given.ttl or treadle.project.defaults.run_ttl
+        thread = (
+            None
+            if thread_id is not None
+            else Thread(id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now)
+        )
+        on = thread.id if thread is not None else cast("str", thread_id)
+        overrides = _overrides(given.overrides)
+        known = self._shared.get((agent.tenant, agent.id, agent.version)) if overrides is _NOTHING else None
         run = Run(
             id=treadle.ids.new("run"),
             tenant=treadle.tenant,
-            thread_id=thread_id,
+            thread_id=on,
             agent_id=agent.id,
             agent_version=agent.version,
             graph=graph.digest,
-            inputs=check_inputs(agent.spec, given["inputs"] or {}),
-            overrides=_overrides(overrides),
-            metadata=dict(given["metadata"] or {}),
+            model=known.plan.model if known else "",
+            inputs=check_inputs(agent.spec, given.inputs) if agent.spec.inputs or given.inputs else {},
+            overrides=overrides,
+            metadata=dict(given.metadata),
             created_ms=now,
             expires_ms=now + int(parse_duration(lifetime) * 1000) if lifetime else None,
+            first_seq=len(given.messages) + 1 if thread is not None else 0,
         )
-        prepared = self._prepare(run, agent, graph)
-        run = run.model_copy(update={"model": prepared.plan.model})
-        first = [treadle.messages.draft(thread_id, **m) for m in given["additional_messages"]]
+        prepared = known
+        if prepared is None:
+            prepared = self._prepare(run, agent, graph)
+            run = run.model_copy(update={"model": prepared.plan.model})
+        first = [treadle.messages.draft(on, **m) for m in given.messages]
+        if thread is not None:
+            first = [m.model_copy(update={"seq": seq}) for seq, m in enumerate(first, 1)]
+        records = [*text, *((thread,) if thread is not None else ()), *first, run]
         try:
-            stored = await treadle.store.insert(
-                treadle.tenant, *text, *first, run, claim_by=treadle.executor.walker
-            )
+            stored = await treadle.store.insert(treadle.tenant, *records, claim_by=treadle.executor.walker)
         except ThreadBusy:
-            active = await treadle.store.active_run(treadle.tenant, thread_id)
+            active = await treadle.store.active_run(treadle.tenant, on)
             raise ThreadBusy(
-                f"Thread {thread_id} already has an active run {active}.",
+                f"Thread {on} already has an active run {active}.",
                 hint="wait for it, or cancel it",
                 status="active",
                 event="run",
             ) from None
-        accepted = stored[-1]
-        assert isinstance(accepted, Run)
-        return accepted, prepared
+        self._graphs[agent.tenant, agent.id, agent.version] = (graph, ())
+        if thread is not None:
+            prepared = replace(prepared, rows=tuple(m for m in stored if isinstance(m, Message)))
+        return cast("Run", stored[-1]), prepared
 
     def _graph(self, agent: Agent) -> tuple[StepGraph, tuple[Graph, ...]]:
         """Give an agent's step graph, and what of it the store may not have yet."""
-        key = (agent.tenant, agent.id, agent.version)
-        known = self._graphs.get(key)
+        known = self._graphs.get((agent.tenant, agent.id, agent.version))
         if known is not None:
-            return known[0], ()
+            return known
         graph = compile_agent(agent)
-        stored = Graph(graph.digest, graph.text)
-        self._graphs[key] = (graph, stored)
-        return graph, (stored,)
+        return graph, (Graph(graph.digest, graph.text),)
 
     def _prepare(self, run: Run, agent: Agent, graph: StepGraph) -> Prepared:
         """Plan a run; runs of one agent that change nothing of it share a plan."""
-        shared = run.overrides == _NOTHING and not _is_templated(agent.spec)
-        if not shared:
-            return Prepared(graph, self._treadle.plan(run, agent))
-        key = (agent.id, agent.version, agent.tenant)
-        known = self._prepared.get(key)
-        if known is None:
-            known = self._prepared[key] = Prepared(graph, self._treadle.plan(run, agent))
-        return known
+        prepared = Prepared(graph, self._treadle.plan(run, agent), start(graph))
+        if run.overrides is _NOTHING and not _is_templated(agent.spec):
+            self._shared[agent.tenant, agent.id, agent.version] = prepared
+        return prepared
 
     def _walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
         task = asyncio.create_task(self._treadle.executor.execute(run, prepared), name=f"walk {run.id}")
@@ -172,7 +183,7 @@ class Runs:
 
     # -- watching --------------------------------------------------------------------------------------------
 
-    async def create_and_wait(self, thread_id: str, *, agent: str | Agent, **fields: Any) -> Run:
+    async def create_and_wait(self, thread_id: str | None, *, agent: str | Agent, **fields: Any) -> Run:
         """Start a run and wait until it ends or needs its client.
 
         Errors: those of `create` and `wait`.
@@ -184,7 +195,7 @@ class Runs:
 
         Errors: NotFound; TimeoutError after `timeout_s` seconds; what broke a walk of this process.
         """
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) if timeout_s is not None else nullcontext():
             task = self._walks.get(run_id)
             if task is not None:
                 return await self._whole(await asyncio.shield(task))
@@ -194,16 +205,20 @@ class Runs:
                     return run
                 await self._treadle.store.changed(WATCH_S)
 
-    async def stream(self, thread_id: str, *, agent: str | Agent, **fields: Any) -> AsyncIterator[Event]:
+    async def stream(
+        self, thread_id: str | None, *, agent: str | Agent, **fields: Any
+    ) -> AsyncIterator[Event]:
         """Start a run and give its events while they happen, deltas included, until it ends or needs its client.
 
         Leaving the iteration early does not stop the run.
 
         Errors: those of `create`; what broke the walk.
         """
-        absent = {"inputs": None, "additional_messages": (), "metadata": None, "ttl": None}
-        given = {name: fields.pop(name, default) for name, default in absent.items()}
-        run, prepared = await self._accept(thread_id, agent, given, fields)
+        own = {name: fields.pop(name, None) for name in ("inputs", "additional_messages", "metadata", "ttl")}
+        given = _Given(
+            own["inputs"] or {}, own["additional_messages"] or (), own["metadata"] or {}, own["ttl"], fields
+        )
+        run, prepared = await self._accept(thread_id, agent, given)
         async for event in self._follow(run, prepared):
             yield event
 
