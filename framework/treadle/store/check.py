@@ -22,7 +22,7 @@ CODE = "TR068"
 _STATUSES = (
     ("run", lifecycle.RUN, "SELECT id, status FROM runs"),
     ("run step", lifecycle.STEP, "SELECT path, status FROM steps"),
-    ("message", lifecycle.MESSAGE, "SELECT coalesce(id, 'row ' || pos), status FROM messages"),
+    ("message", lifecycle.MESSAGE, "SELECT 'row ' || pos, status FROM messages"),
 )
 
 

@@ -6,7 +6,7 @@ GROUP BY m.pos >> 32 HAVING min(m.pos & 4294967295) <> 1 OR max(m.pos & 42949672
 
 -- name: lost_messages
 -- a row belongs to a thread of its own tenant
-SELECT coalesce(m.id, 'row ' || m.pos), 'tenant ' || m.tenant
+SELECT 'row ' || m.pos, 'tenant ' || m.tenant
 FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32 WHERE t.no IS NULL OR t.tenant <> m.tenant;
 
 -- name: unanswered_calls
@@ -77,19 +77,28 @@ AND (r.ended_ms IS NOT NULL OR (r.walker IS NOT NULL) <> (r.status = 'in_progres
 
 -- name: final_events
 -- a run that has ended has one event that says so, and it is the last; an active run has none
-SELECT r.id, r.status || ' with ' || count(e.seq) || ' final events' FROM runs r
-LEFT JOIN events e ON e.tenant = r.tenant AND e.run = r.no AND e.name IN ('thread.run.cancelled',
-  'thread.run.completed', 'thread.run.incomplete', 'thread.run.failed', 'thread.run.expired')
-GROUP BY r.no
-HAVING count(e.seq) <> (r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired'))
-OR (count(e.seq) = 1 AND (max(e.name) <> 'thread.run.' || r.status
-  OR max(e.seq) <> (SELECT max(seq) FROM events l WHERE l.tenant = r.tenant AND l.run = r.no)));
+WITH final AS (
+  SELECT tenant, run, count(*) AS number, max(name) AS name, max(seq) AS seq FROM events
+  WHERE name IN ('thread.run.cancelled', 'thread.run.completed', 'thread.run.incomplete', 'thread.run.failed',
+    'thread.run.expired')
+  GROUP BY tenant, run)
+SELECT r.id, r.status || ' with ' || coalesce(f.number || ' final events', 'no final event') FROM runs r
+LEFT JOIN final f ON f.tenant = r.tenant AND f.run = r.no
+WHERE coalesce(f.number, 0) <> (r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired'))
+OR (f.number = 1 AND (f.name <> 'thread.run.' || r.status
+  OR EXISTS (SELECT 1 FROM events l WHERE l.tenant = r.tenant AND l.run = r.no AND l.seq > f.seq)
+  OR EXISTS (SELECT 1 FROM steps l WHERE l.tenant = r.tenant AND l.run = r.no AND l.event > f.seq)));
 
 -- name: event_gaps
--- a run's events count from 1 without a gap
+-- a run's events count on from its two first ones without a gap
 SELECT coalesce(r.id, 'run number ' || e.run), count(*) || ' events, the last has seq ' || max(e.seq)
-FROM events e LEFT JOIN runs r ON r.no = e.run AND r.tenant = e.tenant
-GROUP BY e.tenant, e.run HAVING r.no IS NULL OR min(e.seq) <> 1 OR max(e.seq) <> count(*);
+FROM (
+  SELECT tenant, run, seq FROM events
+  UNION ALL SELECT tenant, run, event FROM steps WHERE event IS NOT NULL
+  UNION ALL SELECT tenant, run, event - 1 FROM steps WHERE event IS NOT NULL AND said
+) e LEFT JOIN runs r ON r.no = e.run AND r.tenant = e.tenant
+GROUP BY e.tenant, e.run HAVING r.no IS NULL OR min(e.seq) <> 3 OR max(e.seq) <> count(*) + 2
+OR count(DISTINCT e.seq) <> count(*);
 
 -- name: lost_steps
 -- a step belongs to a run, which never had a lower fence than the step
@@ -97,9 +106,14 @@ SELECT coalesce(r.id, 'run number ' || s.run), s.path FROM steps s
 LEFT JOIN runs r ON r.no = s.run AND r.tenant = s.tenant WHERE r.no IS NULL OR s.fence > r.fence;
 
 -- name: doubled_steps
--- no two steps of a run have the same place in its journal
-SELECT r.id, 'place ' || s.n FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
-GROUP BY s.tenant, s.run, s.n HAVING count(*) > 1;
+-- a step's attempt stands in the journal once, and the places of the journal count from 0 without a gap
+SELECT r.id, s.path || ', attempt ' || s.attempt FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+GROUP BY s.tenant, s.run, s.path, s.attempt HAVING count(*) > 1
+UNION ALL
+SELECT r.id, count(*) || ' steps, the last at place ' || max(s.n)
+FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+WHERE r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired')
+GROUP BY s.tenant, s.run HAVING min(s.n) <> 0 OR max(s.n) <> count(*) - 1;
 
 -- name: misplaced_steps
 -- a step that wrote a row names it: the reply of a model, the result of its own call, or the answer
@@ -109,7 +123,8 @@ WHERE (s.message IS NOT NULL AND (m.pos IS NULL OR s.message < r.first_seq OR m.
     OR (s.kind = 'tool_call') <> (m.role = 'tool')
     OR (s.kind = 'tool_call' AND (m.reply IS NOT s.reply OR m.call IS NOT s.call))))
 OR (s.kind = 'tool_call' AND (s.reply IS NULL OR s.call IS NULL OR (s.status <> 'in_progress' AND s.message IS NULL)))
-OR (s.status = 'in_progress') <> (s.ended_ms IS NULL);
+OR (s.status = 'in_progress') <> (s.ended_ms IS NULL) OR (s.status = 'in_progress') <> (s.event IS NULL)
+OR s.said <> coalesce(m.listed, 0);
 
 -- name: foreign_rows
 -- a row that a run wrote lies in the run's thread, after the run began
@@ -124,7 +139,7 @@ GROUP BY a.tenant, a.id HAVING count(v.version) <> a.version OR max(v.version) <
 
 -- name: missing_blobs
 -- a large text that a row or a step names is kept
-SELECT coalesce(m.id, 'row ' || m.pos), m.blob FROM messages m
+SELECT 'row ' || m.pos, m.blob FROM messages m
 LEFT JOIN blobs b ON b.tenant = m.tenant AND b.digest = m.blob WHERE m.blob IS NOT NULL AND b.digest IS NULL
 UNION ALL
 SELECT r.id || ' ' || s.path, json_extract(s.body, '$.full_output') FROM steps s
