@@ -4,15 +4,15 @@ Rules
 
 1. An absent value is an explicit null; times are whole Unix seconds.
 2. A field of the wire is always there; nothing that the wire does not know is added here.
-3. Ids that the store does not keep (run steps, messages to come) are derived from the run and the step's path,
-   so that every reader and every attempt sees the same ones.
+3. The id of a run step is derived from the run and the model call's path, so that every reader and every attempt
+   sees the same one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from treadle import ids
 from treadle.lifecycle import is_terminal
@@ -26,6 +26,8 @@ from treadle.objects.tool import FunctionTool, ToolSpec
 
 Json = dict[str, JsonValue]
 """A JSON object."""
+
+RunStepType = Literal["message_creation", "tool_calls"]
 
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 """What the metadata of an object may hold on the wire: pairs, characters of a key, characters of a value."""
@@ -181,8 +183,8 @@ def run_steps(found: Run, steps: Sequence[Step], rows: Mapping[int, Message]) ->
     return listed
 
 
-def run_step_id(run_id: str, path: str, kind: str) -> str:
-    """Give the id of the run step that a model call's journal row reads as; `kind` is the run step's type."""
+def run_step_id(run_id: str, path: str, kind: RunStepType) -> str:
+    """Give the id of a run step that a model call's row in the journal reads as."""
     return ids.derive("step", run_id, f"{path}:{kind}")
 
 
@@ -282,6 +284,31 @@ def _run_step(
         "metadata": {},
         "usage": usage(spent),
     }
+
+
+def message_begun(found: Run, message_id: str, now_ms: int) -> Json:
+    """Give a message that is being written: announced, and empty."""
+    begun = Message(
+        id=message_id,
+        thread_id=found.thread_id,
+        role="assistant",
+        status="in_progress",
+        run_id=found.id,
+        agent_id=found.agent_id,
+        created_ms=now_ms,
+    )
+    return message(begun)
+
+
+def run_step_begun(
+    found: Run, path: str, kind: RunStepType, *, now_ms: int, message_id: str | None = None
+) -> Json:
+    """Give a run step that has begun: without its calls, or with the id that its message will have."""
+    step = Step(run_id=found.id, n=0, path=path, node="model_call", kind="model_call", started_ms=now_ms)
+    details: Json = {"type": kind, "tool_calls": []}
+    if kind == "message_creation":
+        details = {"type": kind, kind: {"message_id": message_id}}
+    return _run_step(found, step, details, status="in_progress", ended_ms=None, error=None, spent=None)
 
 
 def message_delta(message_id: str, text: str) -> Json:

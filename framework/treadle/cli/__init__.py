@@ -28,6 +28,12 @@ COMPLETION_VARIABLE = "_TREADLE_COMPLETE"
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("treadle.cli.init:init", "Make a project that runs at once."),
     "validate": ("treadle.cli.validate:validate", "Find every problem of every file."),
+    "run": ("treadle.cli.run:run", "Run an agent once and show every step."),
+    "chat": ("treadle.cli.chat:chat", "Talk with an agent on one thread."),
+    "graph": ("treadle.cli.graph:graph", "Draw the step graph of an agent, or what a run did."),
+    "agents": ("treadle.cli.agents:agents", "List, show, apply and delete agents."),
+    "threads": ("treadle.cli.threads:threads", "List, show and delete threads."),
+    "runs": ("treadle.cli.runs:runs", "List, show, submit to, resume and cancel runs."),
     "schema": ("treadle.cli.schema:schema", "Print the JSON Schema of a kind of document."),
     "config": ("treadle.cli.config:config", "Show the configuration and where it comes from."),
     "doctor": ("treadle.cli.doctor:doctor", "Check this machine and this project; say what to fix."),

@@ -49,6 +49,12 @@ OF_RUN = {
 """The exit code of a run's status; a run that goes on elsewhere (`queued`, `in_progress`) is 0."""
 
 
+PROVIDER_ERRORS = (
+    "rate_limit", "timeout", "connection", "model_error", "content_filter", "credentials", "context_length",
+)  # fmt: skip
+"""The codes of runs that fail by their model endpoint; `http_NNN` are the others."""
+
+
 def of_error(error: TreadleError) -> int:
     """Give the exit code of an error, by its class."""
     match error:
@@ -62,6 +68,16 @@ def of_error(error: TreadleError) -> int:
             return FAILED
 
 
-def of_run(status: str) -> int:
-    """Give the exit code of a run's status."""
+def of_run(status: str, *, error_code: str | None = None) -> int:
+    """Give the exit code of a run's status; `error_code` says why it failed."""
+    if status == "failed" and error_code is not None:
+        if error_code == ModelNotConfigured.code or is_provider_error(error_code):
+            return MODEL
+        if error_code.startswith("TR"):
+            return DEFINITION
     return OF_RUN.get(status, OK)
+
+
+def is_provider_error(error_code: str) -> bool:
+    """Tell whether the code of a run's error is one of a model endpoint."""
+    return error_code in PROVIDER_ERRORS or error_code.startswith("http_")

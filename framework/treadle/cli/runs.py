@@ -1,0 +1,260 @@
+"""`treadle runs`: what was run, what each step did, and how to go on with a run that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from treadle.cli import exit as codes
+from treadle.cli import lines, walk
+from treadle.cli.context import Group, Invocation
+from treadle.cli.listing import page, paged
+from treadle.cli.live import Live, describe
+from treadle.cli.opening import Opened, opened, pairs, read_value
+from treadle.cli.output import can_ask, data, data_json, note, style, width
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from treadle.objects.event import Event
+    from treadle.objects.run import Run
+    from treadle.objects.run_step import Step
+    from treadle.service import Treadle
+
+_COLORS = {"completed": "green", "failed": "red", "requires_action": "yellow"}
+
+
+@click.group(cls=Group)
+def runs() -> None:
+    """List, show, submit to, resume and cancel runs."""
+
+
+@runs.command(name="list")
+@click.option("-t", "thread", metavar="THREAD", help="Only the runs of this thread.")
+@paged
+@click.pass_obj
+def list_(
+    invocation: Invocation, *, thread: str | None, limit: int, after: str | None, as_json: bool
+) -> None:
+    """List the runs of the store, the newest first."""
+    place = opened(invocation)
+
+    async def found() -> tuple[list[Run], dict[str, Any]]:
+        async with place.treadle() as treadle:
+            thread_id = (await treadle.threads.get(thread)).id if thread else None
+            listed = await treadle.runs.list(thread_id, limit=limit + 1, after=after)
+            versions = {(r.agent_id, r.agent_version) for r in listed}
+            agents = {key: await treadle.agents.get(key[0], version=key[1]) for key in versions}
+            if as_json:
+                listed = [await treadle.runs.get(r.id) if r.pending else r for r in listed]
+            return listed, {r.id: agents[r.agent_id, r.agent_version] for r in listed}
+
+    everything, agents = asyncio.run(found())
+    listed, has_more = page(everything, limit)
+    if as_json:
+        from treadle import wire
+
+        data_json(wire.listing([wire.run(r, agents[r.id]) for r in listed], has_more=has_more))
+        return
+    rows = [_row(r, agents[r.id].name or r.agent_id) for r in listed]
+    head = ("ID", "STATUS", "AGENT", "MODEL", "CREATED", "TIME", "TOKENS", "THREAD")
+    for n, line in enumerate(lines.table(head, rows, columns=max(width(), 160))):
+        data(line if n else style(line, "dim", stream=sys.stdout))
+    if has_more:
+        note(f"more:  {place.command(f'runs list --after {listed[-1].id}')}", "dim")
+
+
+def _row(run: Run, agent: str) -> tuple[str, ...]:
+    tokens = str(run.usage.total_tokens) if run.usage else "-"
+    created = lines.when(run.created_ms)
+    return run.id, run.status, agent, run.model, created, lines.duration(run.walked_ms), tokens, run.thread_id
+
+
+@runs.command(name="show")
+@click.argument("run", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document: the run with its steps.")
+@click.pass_obj
+def show(invocation: Invocation, *, run: str, as_json: bool) -> None:
+    """Show what a run did, step by step: by id, a unique beginning of it, or @last."""
+    place = opened(invocation)
+    asyncio.run(_show_json(place, run) if as_json else _show(place, run))
+
+
+async def _show_json(place: Opened, name: str) -> None:
+    from treadle import wire
+
+    async with place.treadle() as treadle:
+        run = await treadle.runs.get(name)
+        agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
+        journal = await treadle.runs.steps(run.id)
+        steps = wire.run_steps(run, journal, await treadle.runs.rows(run, journal))
+        data_json(wire.run(run, agent) | {"steps": steps})
+
+
+async def _show(place: Opened, name: str) -> None:
+    async with place.treadle() as treadle:
+        run = await treadle.runs.get(name)
+        agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
+        status = style(run.status, _COLORS.get(run.status, "bold"), stream=sys.stdout)
+        if run.incomplete_reason:
+            status += f" ({run.incomplete_reason})"
+        data(f"{run.id}  {status}")
+        data(f"agent   {lines.one_line(agent.name or agent.id)} version {agent.version}")
+        data(f"model   {describe(treadle, agent.spec, run)}")
+        data(f"thread  {run.thread_id}")
+        data(f"made    {lines.when(run.created_ms)}")
+        steps = await _show_steps(treadle, run, labels=lines.label_width(agent.spec))
+        data(_totals(run, steps))
+        if run.last_error is not None:
+            data(f"error   {lines.one_line(f'{run.last_error.code}: {run.last_error.message}')}")
+        for call in run.required_action:
+            given = lines.one_line(call.arguments)
+            data(f"waits   for the output of {call.id}: {lines.one_line(call.name)} {given}")
+        if run.output is not None:
+            data("")
+            text = run.output if isinstance(run.output, str) else json.dumps(run.output, ensure_ascii=False)
+            data(lines.visible(text) if sys.stdout.isatty() else text)
+
+
+async def _show_steps(treadle: Treadle, run: Run, *, labels: int) -> int:
+    """Print a line for each step of the trace, parallel calls one level deeper; give how many there are."""
+    trace = await treadle.runs.trace(run.id)
+    steps = {(step.path, step.attempt): step for step in trace.steps}
+    listed = trace.tree()
+    for line in listed:
+        step = steps[line.path, line.attempt]
+        note = await _note(treadle, run, step, room=max(16, width() - labels - 2 * line.indent - 30))
+        tokens = (
+            ""
+            if line.usage is None
+            else f"{line.usage.prompt_tokens} in / {line.usage.completion_tokens} out"
+        )
+        cost = "" if line.usd is None else f"${line.usd:.4f}"
+        mark = lines.FAILED if step.last_error is not None else line.marker
+        color = _COLORS.get("failed" if mark == lines.FAILED else line.status, "yellow")
+        head = f"{line.label:<{max(1, labels - 2 * line.indent)}}{lines.duration(line.duration_ms):>8}"
+        rest = "   ".join(part for part in (f"{tokens:<20}", cost, note) if part)
+        shown = style(mark, color, stream=sys.stdout)
+        data(f"  {'  ' * line.indent}{shown} {head}   {rest}".rstrip())
+    return len(listed)
+
+
+async def _note(treadle: Treadle, run: Run, step: Step, *, room: int) -> str:
+    detail = await treadle.runs.detail(run, step)
+    return lines.note_of(step, detail.calls, detail.output, room=room)
+
+
+def _totals(run: Run, steps: int) -> str:
+    parts = [lines.plural(steps, "step"), lines.duration(run.walked_ms)]
+    if run.usage is not None:
+        parts.append(lines.usage_text(run.usage))
+    return "        " + " · ".join(parts)
+
+
+@runs.command(name="submit")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="CALL=TEXT",
+    help="The output of a call; TEXT may be @FILE.",
+)
+@click.option("--base-url", metavar="URL", help="The address of the default model endpoint.")
+@click.pass_obj
+def submit(invocation: Invocation, *, run: str, outputs: tuple[str, ...], base_url: str | None) -> int:
+    """Give the outputs of the calls that a run waits for, all of them at once, and go on with it.
+
+    CALL is the id of a call, or the name of its function where only one call of it waits. Without --output a
+    terminal is asked.
+    """
+    place = opened(invocation, base_url=base_url)
+
+    async def go_on() -> int:
+        async with place.treadle() as treadle:
+            found = await treadle.runs.get(run)
+            given = _outputs(found, outputs)
+            if given is None:
+                note("nothing was submitted")
+                return codes.of_run(found.status)
+            return await _walk(place, treadle, found, treadle.runs.submit_and_stream(found.id, given))
+
+    return asyncio.run(go_on())
+
+
+def _outputs(run: Run, given: Sequence[str]) -> list[dict[str, str]] | None:
+    """Give the outputs as they are submitted, asked for where none is given; None where they are left for later.
+
+    Errors: UsageError where nobody can be asked.
+    """
+    if given or run.status != "requires_action":
+        names: dict[str, list[str]] = {}
+        for call in run.required_action:
+            names.setdefault(call.name, []).append(call.id)
+        ids = {call.id for call in run.required_action}
+        return [
+            {
+                "tool_call_id": names[key][0] if key not in ids and len(names.get(key, ())) == 1 else key,
+                "output": read_value(text),
+            }
+            for key, text in pairs(given, "--output")
+        ]
+    if not can_ask():
+        wanted = " ".join(f"--output {call.id}=…" for call in run.required_action)
+        raise click.UsageError(f"give the outputs: {wanted}")
+    for call in run.required_action:
+        note(lines.waiting_line(call, labels=lines.LABELS, columns=width()), "yellow")
+    return walk.ask_outputs(run.required_action)
+
+
+@runs.command(name="resume")
+@click.argument("run", metavar="RUN")
+@click.option("--base-url", metavar="URL", help="The address of the default model endpoint.")
+@click.pass_obj
+def resume(invocation: Invocation, *, run: str, base_url: str | None) -> int:
+    """Go on with a parked run from its last step."""
+    place = opened(invocation, base_url=base_url)
+
+    async def go_on() -> int:
+        async with place.treadle() as treadle:
+            found = await treadle.runs.get(run)
+            return await _walk(place, treadle, found, treadle.runs.resume_and_stream(found.id))
+
+    return asyncio.run(go_on())
+
+
+async def _walk(place: Opened, treadle: Treadle, run: Run, events: AsyncIterator[Event]) -> int:
+    agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
+    live = Live(treadle, agent)
+    walked = await walk.attend(treadle, events, live)
+    hints = [f"Look again:  {place.command(f'runs show {run.id}')}"]
+    code = await walk.report(treadle, walked, command=place.command, hints=hints)
+    walk.die_of(walked)
+    return codes.BROKEN_PIPE if live.is_broken else code
+
+
+@runs.command(name="cancel")
+@click.argument("run", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document: the run.")
+@click.pass_obj
+def cancel(invocation: Invocation, *, run: str, as_json: bool) -> None:
+    """Ask for the end of a run; whoever walks it stops at once."""
+    place = opened(invocation)
+
+    async def ask() -> tuple[Run, Any]:
+        async with place.treadle() as treadle:
+            found = await treadle.runs.cancel(run)
+            return found, await treadle.agents.get(found.agent_id, version=found.agent_version)
+
+    found, agent = asyncio.run(ask())
+    if as_json:
+        from treadle import wire
+
+        data_json(wire.run(found, agent))
+        return
+    note(f"{found.id} {found.status}")
