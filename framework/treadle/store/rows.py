@@ -195,9 +195,8 @@ def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ..
     if usage and usage.estimated:
         body["estimated"] = True
     return (
+        run_no << SEQ_BITS | step.n,
         step.tenant,
-        run_no,
-        step.n,
         step.path,
         step.attempt,
         step.kind,

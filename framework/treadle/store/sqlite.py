@@ -711,7 +711,8 @@ class SqliteStore:
             cursor.execute(sql["delete_thread"], (tenant, no))
             cursor.execute(sql["delete_thread_messages"], (no, no))
             cursor.execute(sql["delete_thread_events"], (tenant, no))
-            cursor.execute(sql["delete_thread_steps"], (tenant, no))
+            for (run_no,) in cursor.execute(sql["numbers_of_thread_runs"], (tenant, no)).fetchall():
+                cursor.execute(sql["delete_run_steps"], (run_no,))
             cursor.execute(sql["delete_thread_runs"], (tenant, no))
 
         if isinstance(record, Agent):

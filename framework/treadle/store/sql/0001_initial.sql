@@ -102,9 +102,10 @@ CREATE UNIQUE INDEX runs_active ON runs (tenant, thread)
 CREATE INDEX runs_of_thread ON runs (thread, no);
 
 CREATE TABLE steps (
+  pos               INTEGER PRIMARY KEY,   -- run number << 32 | place in the journal: a replay collides here
   tenant            TEXT    NOT NULL,
-  run               INTEGER NOT NULL,
-  n                 INTEGER NOT NULL,   -- the place in the journal: a replay collides here
+  run               INTEGER AS (pos >> 32) VIRTUAL,
+  n                 INTEGER AS (pos & 4294967295) VIRTUAL,
   path              TEXT    NOT NULL,
   attempt           INTEGER NOT NULL,
   kind              TEXT    NOT NULL,
@@ -123,9 +124,8 @@ CREATE TABLE steps (
   completion_tokens INTEGER,
   event             INTEGER,            -- the seq of the event that its end is
   said              INTEGER NOT NULL,   -- whether the seq before it is the event of its message
-  body              TEXT,
-  PRIMARY KEY (tenant, run, n)
-) STRICT, WITHOUT ROWID;
+  body              TEXT
+) STRICT;
 
 -- The first two events of a run are its row, the end of a step is the step's row; the others are here.
 CREATE TABLE events (
@@ -181,7 +181,7 @@ BEGIN SELECT RAISE(ABORT, 'treadle:revision every move of a run raises its revis
 
 CREATE TRIGGER runs_whole BEFORE UPDATE OF status ON runs
 WHEN NEW.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired') AND (
-  EXISTS (SELECT 1 FROM steps WHERE tenant = NEW.tenant AND run = NEW.no AND status = 'in_progress')
+  EXISTS (SELECT 1 FROM steps WHERE pos >= NEW.no << 32 AND pos < (NEW.no + 1) << 32 AND status = 'in_progress')
   OR instr(coalesce((
     SELECT open FROM messages
     WHERE pos >= (NEW.thread << 32) + NEW.first_seq AND pos < (NEW.thread + 1) << 32 AND open IS NOT NULL

@@ -67,7 +67,7 @@ WHERE t.no IS NULL OR g.no IS NULL OR v.id IS NULL;
 SELECT r.id, r.status FROM runs r
 WHERE r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired') AND (
   r.ended_ms IS NULL OR r.prompt_tokens IS NULL OR r.completion_tokens IS NULL OR r.walker IS NOT NULL
-  OR EXISTS (SELECT 1 FROM steps s WHERE s.tenant = r.tenant AND s.run = r.no AND s.status = 'in_progress'));
+  OR EXISTS (SELECT 1 FROM steps s WHERE s.pos >= r.no << 32 AND s.pos < (r.no + 1) << 32 AND s.status = 'in_progress'));
 
 -- name: ended_too_early
 -- a run that has not ended has no time of its end, and somebody walks it exactly while it is in progress
@@ -87,7 +87,7 @@ LEFT JOIN final f ON f.tenant = r.tenant AND f.run = r.no
 WHERE coalesce(f.number, 0) <> (r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired'))
 OR (f.number = 1 AND (f.name <> 'thread.run.' || r.status
   OR EXISTS (SELECT 1 FROM events l WHERE l.tenant = r.tenant AND l.run = r.no AND l.seq > f.seq)
-  OR EXISTS (SELECT 1 FROM steps l WHERE l.tenant = r.tenant AND l.run = r.no AND l.event > f.seq)));
+  OR EXISTS (SELECT 1 FROM steps l WHERE l.pos >= r.no << 32 AND l.pos < (r.no + 1) << 32 AND l.event > f.seq)));
 
 -- name: event_gaps
 -- a run's events count on from its two first ones without a gap

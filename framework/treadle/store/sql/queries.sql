@@ -96,9 +96,13 @@ DELETE FROM messages WHERE pos >= ? << 32 AND pos < (? + 1) << 32;
 -- The events of the runs of a thread that is gone.
 DELETE FROM events WHERE tenant = ? AND run IN (SELECT no FROM runs WHERE thread = ?);
 
--- name: delete_thread_steps
--- The steps of the runs of a thread that is gone.
-DELETE FROM steps WHERE tenant = ? AND run IN (SELECT no FROM runs WHERE thread = ?);
+-- name: numbers_of_thread_runs
+-- The numbers of a thread's runs.
+SELECT no FROM runs WHERE tenant = ? AND thread = ?;
+
+-- name: delete_run_steps
+-- The steps of a run that is going.
+DELETE FROM steps WHERE pos >= ?1 << 32 AND pos < (?1 + 1) << 32;
 
 -- name: delete_thread_runs
 -- The runs of a thread that is gone.
@@ -219,7 +223,7 @@ SELECT fence, status, rev FROM runs WHERE no = ? AND tenant = ?;
 -- name: last_event
 -- The number of a run's last event.
 SELECT max(2, coalesce((SELECT max(seq) FROM events WHERE tenant = ?1 AND run = ?2), 0),
-  coalesce((SELECT max(event) FROM steps WHERE tenant = ?1 AND run = ?2), 0));
+  coalesce((SELECT max(event) FROM steps WHERE pos >= ?2 << 32 AND pos < (?2 + 1) << 32 AND tenant = ?1), 0));
 
 -- name: update_run
 -- A move of a run, if it still is where it was.
@@ -238,10 +242,10 @@ WHERE no = ? AND tenant = ? AND status = 'queued';
 
 -- name: put_step
 -- A step begins or ends.
-INSERT INTO steps (tenant, run, n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool,
+INSERT INTO steps (pos, tenant, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool,
   started_ms, ended_ms, prompt_tokens, completion_tokens, event, said, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (tenant, run, n) DO UPDATE SET status = excluded.status, fence = excluded.fence,
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (pos) DO UPDATE SET status = excluded.status, fence = excluded.fence,
   edge = excluded.edge, fan = excluded.fan, message = excluded.message, ended_ms = excluded.ended_ms,
   prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens, event = excluded.event,
   said = excluded.said, body = excluded.body WHERE path = excluded.path AND attempt = excluded.attempt;
@@ -250,13 +254,13 @@ ON CONFLICT (tenant, run, n) DO UPDATE SET status = excluded.status, fence = exc
 -- The journal of a run.
 SELECT n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool, started_ms, ended_ms,
   prompt_tokens, completion_tokens, event, said, body
-FROM steps WHERE tenant = ? AND run = ? ORDER BY n;
+FROM steps WHERE tenant = ?1 AND pos >= ?2 << 32 AND pos < (?2 + 1) << 32 ORDER BY pos;
 
 -- name: step_events_after
 -- The ends of a run's steps after a number, as events.
 SELECT n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool, started_ms, ended_ms,
   prompt_tokens, completion_tokens, event, said, body
-FROM steps WHERE tenant = ? AND run = ? AND event > ? ORDER BY event LIMIT ?;
+FROM steps WHERE tenant = ?1 AND pos >= ?2 << 32 AND pos < (?2 + 1) << 32 AND event > ?3 ORDER BY event LIMIT ?4;
 
 -- name: insert_event
 -- One event of a run.
