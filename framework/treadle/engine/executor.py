@@ -13,7 +13,8 @@ Rules
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -33,11 +34,14 @@ from treadle.objects.run import PendingCall, Run, RunError, RunStatus, Usage
 from treadle.objects.run_step import Step, StepKind
 from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
-from treadle.steps.base import Effects, Intent, Plan, StepContext, StepKindEntry
+from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
 from treadle.steps.model_call import error_of
 from treadle.steps.tool_call import UNKNOWN, result_row
 from treadle.store.base import Blob, Checkpoint, Store
+from treadle.text import clean
 from treadle.tools.gate import delay_s, digest, failure
+
+logger = logging.getLogger("treadle.engine")
 
 MakePlan = Callable[[Run, Agent], Plan]
 
@@ -104,9 +108,14 @@ class _Walk(_Position):
 class _Handle:
     """What the outside may do to a walk: ask it to stop."""
 
-    task: asyncio.Task[Any] | None
+    task: asyncio.Task[Any] | None = None
     is_cancelled: bool = False
     is_parking: bool = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether the walk must not begin another step."""
+        return self.is_cancelled or self.is_parking
 
 
 @dataclass(slots=True)
@@ -163,6 +172,14 @@ class Executor:
 
     # -- the walk --------------------------------------------------------------------------------------------
 
+    def begin(self, run: Run, prepared: Prepared | None = None) -> asyncio.Task[Run]:
+        """Walk a claimed run, as `execute` does, in a task of its own.
+
+        Invariant: from here on the walk can be cancelled and parked, even before its task has its first turn.
+        """
+        self._handles[run.id] = _Handle()
+        return asyncio.create_task(self.execute(run, prepared), name=f"walk {run.id}")
+
     async def execute(self, run: Run, prepared: Prepared | None = None) -> Run:
         """Walk a claimed run until it ends, waits for its client, or is parked; give it as it is then.
 
@@ -170,7 +187,8 @@ class Executor:
 
         Errors: StoreError when the store fails; whatever a model or a tool does ends the run instead.
         """
-        handle = self._handles[run.id] = _Handle(asyncio.current_task())
+        handle = self._handles.setdefault(run.id, _Handle())
+        handle.task = asyncio.current_task()
         try:
             return await self._execute(run, handle, prepared)
         except LeaseLost:
@@ -181,25 +199,24 @@ class Executor:
 
     async def _execute(self, run: Run, handle: _Handle, prepared: Prepared | None) -> Run:
         began = self._clock.monotonic()
+        walk: _Walk | None = None
         try:
-            walk = await self._open(run, began, prepared)
-        except StoreError:
-            raise
-        except TreadleError as e:
-            return await self._fail_unopened(run, e)
-        try:
-            while not await self._advance(walk):
-                if handle.is_parking:
-                    return await self._park(walk)
+            if not handle.is_stopping:
+                walk = await self._open(run, began, prepared)
+                while not handle.is_stopping:
+                    if await self._advance(walk):
+                        return _with_output(walk)
         except asyncio.CancelledError:
-            if handle.is_cancelled:
-                _uncancel()
-                raise LeaseLost(f"run {run.id} is being cancelled") from None
-            if handle.is_parking:
-                _uncancel()
-                return await self._park(walk)
+            if not handle.is_stopping:
+                raise
+            _uncancel()
+        except (LeaseLost, StoreError):
             raise
-        return walk.run if walk.output is None else walk.run.model_copy(update={"output": walk.output})
+        except Exception as e:  # noqa: BLE001 - whatever breaks a walk ends its run: nothing else would
+            return await self._fail(walk.run if walk else run, e)
+        if handle.is_cancelled:
+            raise LeaseLost(f"run {run.id} is being cancelled")
+        return await self._park(walk.run if walk else run, began)
 
     async def _open(self, run: Run, began: float, prepared: Prepared | None) -> _Walk:
         """Load what a walk needs: the agent and the graph that the run pinned, its journal, the thread's tail."""
@@ -348,11 +365,23 @@ class Executor:
 
     def _timeout_s(self, walk: _Walk) -> float | None:
         """Give the seconds that a step may take: the model's own bound and what the run's limit leaves."""
-        limit = walk.plan.spec.limits.timeout
-        if limit is None:
+        left = self._left(walk)
+        if left is None:
             return walk.plan.timeout_s
-        left = max(0.001, parse_duration(limit) - self._walked_s(walk))
-        return left if walk.plan.timeout_s is None else min(left, walk.plan.timeout_s)
+        left_s = max(0.001, left[0])
+        return left_s if walk.plan.timeout_s is None else min(left_s, walk.plan.timeout_s)
+
+    def _left(self, walk: _Walk) -> tuple[float, End] | None:
+        """Give the seconds that the run has, and how it ends when they are over; None where nothing bounds it."""
+        limit, expires_ms = walk.plan.spec.limits.timeout, walk.run.expires_ms
+        if limit is None and expires_ms is None:
+            return None
+        bounds: list[tuple[float, End]] = []
+        if limit is not None:
+            bounds.append((parse_duration(limit) - self._walked_s(walk), ("incomplete", "timeout")))
+        if expires_ms is not None:
+            bounds.append(((expires_ms - self._clock.now_ms()) / 1000, ("expired", None)))
+        return min(bounds, key=lambda bound: bound[0])
 
     def _walked_s(self, walk: _Position) -> float:
         return walk.run.walked_ms / 1000 + self._clock.monotonic() - walk.began
@@ -361,27 +390,22 @@ class Executor:
         """Perform a step, again where its retry rule says so; a model's failure fails the run."""
         perform = kind_of(walk.graph.node[step.activation.node].kind).perform
         assert perform is not None
+        left = self._left(walk)
+        bound = asyncio.timeout(max(0.0, left[0])) if left is not None else None
         try:
-            return await self._bounded(walk, perform(step.context, intent))
-        except TimeoutError:
-            message = "the run's time limit was reached"
-            call = step.context.call
-            row = result_row(step.context, failure("timeout", message)) if call is not None else None
-            return Effects(
-                status="failed",
-                message=row,
-                last_error=RunError(code="timeout", message=message),
-                ends=("incomplete", "timeout"),
-            )
+            if bound is None:
+                return await perform(step.context, intent)
+            async with bound:
+                return await perform(step.context, intent)
         except ProviderError as e:
             return await self._again(walk, step, intent, e)
-
-    async def _bounded(self, walk: _Walk, work: Awaitable[Effects]) -> Effects:
-        if walk.plan.spec.limits.timeout is None:
-            return await work
-        left = parse_duration(walk.plan.spec.limits.timeout) - self._walked_s(walk)
-        async with asyncio.timeout(max(0.0, left)):
-            return await work
+        except Exception as e:
+            if left is not None and bound is not None and bound.expired():
+                what = "the run expired" if left[1][0] == "expired" else "the run's time limit was reached"
+                return _broken(step, RunError(code="timeout", message=what), left[1])
+            logger.exception("step %s of run %s broke", step.activation.path, walk.run.id)
+            error = _error_of(e)
+            return _broken(step, error, ("failed", error.code))
 
     async def _again(self, walk: _Walk, step: _Started, intent: Intent, error: ProviderError) -> Effects:
         """Try a model call again, as its retry rule says; each failed attempt is a step of its own."""
@@ -396,7 +420,9 @@ class Executor:
         walk.attempts[path] = attempt
         failed = _failed_attempt(step, attempt, error_of(error), self._clock.now_ms(), walk)
         walk.failed_attempts.append(failed)
-        await self._clock.sleep(max(error.retry_after_s or 0.0, delay_s(retry, attempt)))
+        wait_s = max(error.retry_after_s or 0.0, delay_s(retry, attempt))
+        left = self._left(walk)
+        await self._clock.sleep(wait_s if left is None else max(0.0, min(wait_s, left[0])))
         step.started_ms = self._clock.now_ms()
         step.n += 1
         return await self._perform(walk, step, intent)
@@ -419,7 +445,7 @@ class Executor:
         messages: list[Message] = []
         events: list[Event] = []
         blobs: list[Blob] = []
-        ends: tuple[str, str | None] | None = None
+        ends: End | None = None
         error: RunError | None = None
         state = walk.state
         for failed in steps:
@@ -463,7 +489,7 @@ class Executor:
         status, reason = ends
         error = error if status == "failed" else None
         draft = Checkpoint(walk.run, messages=messages, steps=steps, events=events, blobs=blobs)
-        return await self._end(walk, cast("RunStatus", status), reason=reason, error=error, draft=draft)
+        return await self._end(walk, status, reason=reason, error=error, draft=draft)
 
     def _instant(
         self, walk: _Walk, before: State, state: State, step: Step, effects: Effects, *, next_seq: int
@@ -652,11 +678,12 @@ class Executor:
             done.append((started, effects))
         return await self._checkpoint(walk, done)
 
-    async def _fail_unopened(self, run: Run, error: TreadleError) -> Run:
-        """End a run that cannot be walked at all: its agent, graph or model cannot be had here."""
+    async def _fail(self, run: Run, error: Exception) -> Run:
+        """End a run that cannot be walked: its agent, graph or model cannot be had here, or something broke."""
+        if not isinstance(error, TreadleError):
+            logger.error("the walk of run %s broke", run.id, exc_info=error)
         position = await self._locate(run)
-        message = error.message if not error.hint else f"{error.message} ({error.hint})"
-        await self._end(position, "failed", error=RunError(code=error.error_code, message=message))
+        await self._end(position, "failed", error=_error_of(error))
         return position.run
 
     async def _locate(self, run: Run) -> _Position:
@@ -666,12 +693,13 @@ class Executor:
         window = await Window.load(self._store, run.tenant, run.thread_id, budget_tokens=0, keep_last=1)
         return _Position(run, graph, window, scheduler.fold_all(graph, steps), self._clock.monotonic())
 
-    async def _park(self, walk: _Walk) -> Run:
+    async def _park(self, run: Run, began: float) -> Run:
         """Give the run back, so that whoever claims it next goes on from the last checkpoint."""
-        changes = {"walked_ms": int(self._walked_s(walk) * 1000)}
-        event = Event(walk.run.id, "thread.run.queued", walk.run.id, {"parked": True})
-        await self._commit(walk, Checkpoint(walk.run, "queued", changes, events=[event]))
-        return walk.run
+        changes = {"walked_ms": run.walked_ms + int((self._clock.monotonic() - began) * 1000)}
+        event = Event(run.id, "thread.run.queued", run.id, {"parked": True})
+        committed = await self._store.commit(Checkpoint(run, "queued", changes, events=[event]))
+        self._stream.publish(run.id, committed.events)
+        return committed.run
 
     async def _after_loss(self, run: Run) -> Run:
         """Find out why the run was lost: a cancel is carried out, anything else leaves it to its new walker."""
@@ -681,9 +709,13 @@ class Executor:
         return await self.finish_cancel(now)
 
     async def finish_cancel(self, run: Run) -> Run:
-        """Move a run from `cancelling` to `cancelled`, closing what its thread has open."""
+        """Move a run that nobody walks to `cancelled`, closing what its thread has open, in one transaction.
+
+        Errors: LeaseLost when somebody walks it after all.
+        """
         position = await self._locate(run)
-        await self._end(position, "cancelled")
+        asked = () if run.status == "cancelling" else (Event(run.id, "thread.run.cancelling", run.id),)
+        await self._end(position, "cancelled", draft=Checkpoint(run, events=asked))
         return position.run
 
 
@@ -720,6 +752,26 @@ def _step(
         full_output=digest(effects.whole) if effects.whole is not None else None,
         said=row is not None and row.is_listed,
     )
+
+
+def _with_output(walk: _Walk) -> Run:
+    return walk.run if walk.output is None else walk.run.model_copy(update={"output": walk.output})
+
+
+def _broken(step: _Started, error: RunError, ends: End) -> Effects:
+    """Give the effects of a step that did not come to its end: a call has a result all the same."""
+    call = step.context.call
+    row = result_row(step.context, failure(error.code, error.message)) if call is not None else None
+    return Effects(status="failed", message=row, last_error=error, ends=ends)
+
+
+def _error_of(error: Exception) -> RunError:
+    """Give what broke a step or a walk as a run keeps it: its text, never a stack trace."""
+    if isinstance(error, TreadleError):
+        message = error.message if not error.hint else f"{error.message} ({error.hint})"
+        return RunError(code=error.error_code, message=clean(message))
+    text = " ".join(str(error).split())[:500]
+    return RunError(code="server_error", message=clean(f"{type(error).__name__}: {text}"))
 
 
 def _failed_attempt(started: _Started, attempt: int, error: RunError, ended_ms: int, walk: _Walk) -> Step:

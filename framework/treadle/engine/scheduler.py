@@ -66,17 +66,22 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     """
     activation = _find(state, step)
     path, n = step.path, max(state.n, step.n + 1)
+    ready, opened, left = state.ready, state.open, state.left
+    if step.edge != "retry":
+        ready = () if len(ready) == 1 else tuple([a for a in ready if a.path != path])
+        if opened:
+            opened = tuple([o for o in opened if o[0].path != path])
     if step.status == "in_progress":
-        others = tuple(o for o in state.open if o[0].path != path)
-        ready = tuple(a for a in state.ready if a.path != path)
-        return state._replace(n=n, ready=ready, open=(*others, (activation, step)))
-    is_repeated = step.edge == "retry"
+        return state._replace(n=n, ready=ready, open=(*opened, (activation, step)))
+    is_left = step.status == "completed"
+    if is_left and activation.item is not None:
+        left, is_left = _join(left, path.rpartition("/")[0])
     usage = step.usage
     state = State(
-        state.ready if is_repeated else tuple(a for a in state.ready if a.path != path),
-        tuple(o for o in state.open if o[0].path != path) if state.open and not is_repeated else state.open,
+        ready,
+        opened,
         state.visits,
-        state.left,
+        left,
         state.is_finished,
         n,
         state.steps + 1,
@@ -85,17 +90,17 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
         state.completion_tokens + (usage.completion_tokens if usage else 0),
         state.is_estimated or bool(usage and usage.estimated),
     )
-    if step.status != "completed":
-        return state
-    if activation.item is None:
-        return _enter(graph, state, step.node, step)
-    group = path.rpartition("/")[0]
-    left = dict(state.left)
-    left[group] -= 1
-    if left[group]:
-        return state._replace(left=tuple(left.items()))
-    del left[group]
-    return _enter(graph, state._replace(left=tuple(left.items())), step.node, step)
+    return _enter(graph, state, step.node, step) if is_left else state
+
+
+def _join(left: tuple[tuple[str, int], ...], group: str) -> tuple[tuple[tuple[str, int], ...], bool]:
+    """Count a group's step as done, and tell whether it was the last."""
+    counts = dict(left)
+    counts[group] -= 1
+    if counts[group]:
+        return tuple(counts.items()), False
+    del counts[group]
+    return tuple(counts.items()), True
 
 
 def fold_all(graph: StepGraph, steps: Iterable[Step]) -> State:

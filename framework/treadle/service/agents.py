@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from treadle.definition.load import find_agent, find_project, load, split_target
-from treadle.errors import ConfigurationError, NotFound, StateError
+from treadle.errors import ConfigurationError, Conflict, NotFound, StateError
 from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.tool import FunctionTool
 from treadle.service.ids import one_id
@@ -18,6 +18,9 @@ from treadle.tools.function import describe
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
+
+
+_RACES = 5
 
 
 class Agents:
@@ -104,9 +107,17 @@ class Agents:
         Errors: DefinitionError with every problem of the file; NotFound; ConfigurationError when the file
         belongs to another project than this treadle's.
         """
-        treadle = self._treadle
         spec = source if isinstance(source, AgentSpec) else self.read(str(source))
         name = spec.name or ("agent" if isinstance(source, AgentSpec) else Path(source).name.split(".")[0])
+        for _ in range(_RACES):
+            try:
+                return await self._bring_up_to_date(name, spec)
+            except Conflict:
+                continue  # Another process applied the name meanwhile: look at what it wrote.
+        return await self._bring_up_to_date(name, spec)
+
+    async def _bring_up_to_date(self, name: str, spec: AgentSpec) -> Agent:
+        treadle = self._treadle
         now = treadle.clock.now_ms()
         stored = await treadle.store.agent_named(treadle.tenant, name)
         if stored is None:

@@ -165,7 +165,7 @@ class Runs:
         return prepared
 
     def _walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
-        task = asyncio.create_task(self._treadle.executor.execute(run, prepared), name=f"walk {run.id}")
+        task = self._treadle.executor.begin(run, prepared)
         self._walks[run.id] = task
         task.add_done_callback(lambda done: self._ended(run.id, done))
         return task
@@ -198,7 +198,10 @@ class Runs:
         async with asyncio.timeout(timeout_s) if timeout_s is not None else nullcontext():
             task = self._walks.get(run_id)
             if task is not None:
-                return await self._whole(await asyncio.shield(task))
+                run = await asyncio.shield(task)
+                # A run that is still under way was taken over by another process.
+                if run.status not in ("in_progress", "cancelling"):
+                    return await self._whole(run)
             while True:
                 run = await self.get(run_id)
                 if is_terminal(run.status) or run.status == "requires_action":
@@ -226,9 +229,11 @@ class Runs:
         treadle = self._treadle
         follower = treadle.stream.follow(run.id)
         try:
-            for event in await treadle.store.events(run.tenant, run.id, after=after):
-                yield event
+            # Invariant: the walk begins before the first event is given, since the reader may leave after it.
+            events = await treadle.store.events(run.tenant, run.id, after=after)
             task = self._walk(run, prepared)
+            for event in events:
+                yield event
             async for event in follower:
                 yield event
             await asyncio.shield(task)
@@ -374,6 +379,7 @@ class Runs:
                 run=run,
             )
         texts = _match(run, outputs)
+        await self._check_walkable(run)
         steps = {s.path: s for s in await treadle.store.steps(run.tenant, run.id)}
         last = (await treadle.store.rows(run.tenant, run.thread_id, limit=1, order="desc"))[0].seq
         now = treadle.clock.now_ms()
@@ -444,6 +450,8 @@ class Runs:
     async def _claim(self, run_id: str) -> Run:
         treadle = self._treadle
         run = await self.get(run_id)
+        if run.status == "queued":
+            await self._check_walkable(run)
         try:
             claimed = await treadle.store.claim(
                 run.tenant, run.id, treadle.executor.walker, now_ms=treadle.clock.now_ms()
@@ -455,6 +463,14 @@ class Runs:
                 event="resume",
             ) from None
         return claimed.run
+
+    async def _check_walkable(self, run: Run) -> None:
+        """Make sure that this process has what a run needs before it takes it.
+
+        Errors: ConfigurationError; then the run waits for a process that has.
+        """
+        treadle = self._treadle
+        treadle.plan(run, await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version))
 
     async def cancel(self, run_id: str) -> Run:
         """Ask for a run's end; it is `cancelling` when this returns, and `cancelled` when its walker has stopped.
@@ -475,19 +491,18 @@ class Runs:
                 )
             if run.status == "cancelling":
                 return run
-            is_walked = run.walker is not None
-            event = Event(run.id, "thread.run.cancelling", run.id)
             try:
+                if run.walker is None:
+                    await treadle.executor.finish_cancel(run)
+                    return run.model_copy(update={"status": "cancelling"})
+                event = Event(run.id, "thread.run.cancelling", run.id)
                 committed = await treadle.store.commit(
                     Checkpoint(run, "cancelling", events=[event], now_ms=treadle.clock.now_ms())
                 )
             except LeaseLost:
                 continue
             treadle.stream.publish(run.id, committed.events)
-            if not is_walked:
-                await treadle.executor.finish_cancel(committed.run)
-            else:
-                treadle.executor.cancel(run.id)
+            treadle.executor.cancel(run.id)
             return committed.run
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:

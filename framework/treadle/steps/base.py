@@ -76,6 +76,10 @@ class Intent(NamedTuple):
     admitted: Any = None
 
 
+End = tuple[Literal["completed", "incomplete", "failed", "expired"], str | None]
+"""How a run ends: its status, and the reason where there is one."""
+
+
 class Effects(NamedTuple):
     """What a step did, for the executor to write.
 
@@ -95,7 +99,7 @@ class Effects(NamedTuple):
     reply: ModelReply | None = None
     output: Any = None
     waits: bool = False
-    ends: tuple[Literal["completed", "incomplete", "failed"], str | None] | None = None
+    ends: End | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -764,13 +764,12 @@ class SqliteStore:
             self._insert_message(tenant, thread_no, message, run_no=no)
         events: list[Event] = []
         last = self._last_event(tenant, no, run.rev)
-        put_step = self._sql["put_step"]
         for step in cp.steps:
             if step.status == "in_progress":
-                cursor.execute(put_step, rows.step_values(step, no, None))
+                self._put_step(step, no, None)
                 continue
             last += 2 if step.said else 1
-            cursor.execute(put_step, rows.step_values(step, no, last))
+            self._put_step(step, no, last)
             if cp.is_followed:
                 ended = step.model_copy(update={"event_seq": last})
                 name = partial(rows.message_id, tenant, thread_no, run.thread_id)
@@ -785,6 +784,11 @@ class SqliteStore:
             events.append(event._replace(seq=last))
         self._last[no] = (run.rev, last)
         return Committed(run, tuple(events))
+
+    def _put_step(self, step: Step, run_no: int, event: int | None) -> None:
+        self._cursor.execute(self._sql["put_step"], rows.step_values(step, run_no, event))
+        if not self._writer.changes():
+            raise Conflict(f"place {step.n} of the journal of run {step.run_id} is taken by another step")
 
     def _move(self, cp: Checkpoint, no: int) -> tuple[Run, tuple[Event, ...]]:
         """Move a run to its next status, and claim it there where that was asked."""
