@@ -10,7 +10,7 @@ from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.run import RunError, Usage
 from treadle.providers.base import ModelReply, ModelRequest
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
-from treadle.text import clean
+from treadle.text import clean, utf8_bytes
 
 RESERVE = 4
 """The part of a context window that is kept for the reply where nothing says how long it may be: a quarter."""
@@ -103,8 +103,8 @@ def reply_row(context: StepContext, reply: ModelReply) -> Message:
     """Give the assistant row of a reply, calls included."""
     now = context.clock.now_ms()
     text = clean(reply.text) if reply.text else None
-    size = len(text.encode()) if text else 0
-    size += sum(len(c.name) + len(c.arguments.encode(errors="replace")) for c in reply.tool_calls)
+    size = utf8_bytes(text) if text else 0
+    size += sum(len(c.name) + utf8_bytes(c.arguments) for c in reply.tool_calls)
     calls = _sound(context, reply.tool_calls) if reply.tool_calls else ()
     return Message(
         seq=context.next_seq,

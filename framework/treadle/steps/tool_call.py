@@ -6,6 +6,7 @@ from treadle.errors import ToolError
 from treadle.objects.message import Message, estimate_tokens
 from treadle.objects.run import RunError
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
+from treadle.text import utf8_bytes
 from treadle.tools.base import CallContext
 from treadle.tools.gate import Admitted, Outcome, admit, dispatch
 
@@ -58,7 +59,7 @@ def result_row(context: StepContext, outcome: Outcome) -> Message:
         text=outcome.text,
         reply_seq=context.reply_seq,
         call_index=context.call_index,
-        tokens=estimate_tokens(len(outcome.text.encode())),
+        tokens=estimate_tokens(utf8_bytes(outcome.text)),
         run_id=context.run.id,
         created_ms=context.clock.now_ms(),
     )
