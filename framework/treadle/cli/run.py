@@ -122,7 +122,7 @@ async def _run(
         ]
         code = walk.exit_code(walked)
         if form == "text" or walked.run.status in ("requires_action", "queued"):
-            code = await walk.report(treadle, walked, command=place.command, hints=hints)
+            code = await walk.report(treadle, walked, command=place.command, name="@last", hints=hints)
         if shows_usage and walked.run.usage is not None:
             from treadle.cli.lines import usage_text
 

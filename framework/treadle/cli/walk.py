@@ -198,18 +198,21 @@ def die_of(walked: Walked) -> None:
 Command = Callable[[str], str]
 
 
-async def report(treadle: Treadle, walked: Walked, *, command: Command, hints: Sequence[str] = ()) -> int:
+async def report(
+    treadle: Treadle, walked: Walked, *, command: Command, name: str | None = None, hints: Sequence[str] = ()
+) -> int:
     """Say how a run ended and how to go on, and give the exit code.
 
-    Shapes: `command` completes a treadle command, so that it finds this store from here; `hints` are what to do
-    once the run is over.
+    Shapes: `command` completes a treadle command, so that it finds this store from here; `name` is what the run is
+    called in it, its id where it is None; `hints` are what to do once the run is over.
     """
     run = walked.run
+    name = name or run.id
     if run.status == "requires_action":
         given = "".join(f" --output {call.id}=…" for call in run.required_action)
-        note(f"requires_action.  Later:  {command(f'runs submit {run.id}{given}')}", "yellow")
+        note(f"requires_action.  Later:  {command(f'runs submit {name}{given}')}", "yellow")
     elif run.status == "queued":
-        note(f"parked.  Go on:  {command('runs resume {run.id}')}", "yellow")
+        note(f"parked.  Go on:  {command(f'runs resume {name}')}", "yellow")
     else:
         steps = await treadle.runs.steps(run.id)
         color = "dim" if run.status == "completed" else "yellow"

@@ -16,7 +16,6 @@ from treadle.engine.scheduler import start
 from treadle.errors import LeaseLost, NotFound, StateError, ThreadBusy, ToolOutputsError
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
-from treadle.graph.trace import Trace
 from treadle.lifecycle import ACTIVE, is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
@@ -30,6 +29,7 @@ from treadle.store.base import Checkpoint, Graph, Order
 from treadle.text import is_sound
 
 if TYPE_CHECKING:
+    from treadle.graph.trace import Trace
     from treadle.service import Treadle
 
 _NOTHING = RunOverrides()
@@ -336,6 +336,8 @@ class Runs:
 
         Errors: NotFound.
         """
+        from treadle.graph.trace import Trace
+
         treadle = self._treadle
         run = await self.get(run_id)
         graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
