@@ -391,7 +391,9 @@ class Executor:
         perform = kind_of(walk.graph.node[step.activation.node].kind).perform
         assert perform is not None
         left = self._left(walk)
-        bound = asyncio.timeout(max(0.0, left[0])) if left is not None else None
+        if left is not None and left[0] <= 0:
+            return _out_of_time(step, left[1])
+        bound = asyncio.timeout(left[0]) if left is not None else None
         try:
             if bound is None:
                 return await perform(step.context, intent)
@@ -401,8 +403,7 @@ class Executor:
             return await self._again(walk, step, intent, e)
         except Exception as e:
             if left is not None and bound is not None and bound.expired():
-                what = "the run expired" if left[1][0] == "expired" else "the run's time limit was reached"
-                return _broken(step, RunError(code="timeout", message=what), left[1])
+                return _out_of_time(step, left[1])
             logger.exception("step %s of run %s broke", step.activation.path, walk.run.id)
             error = _error_of(e)
             return _broken(step, error, ("failed", error.code))
@@ -763,6 +764,11 @@ def _broken(step: _Started, error: RunError, ends: End) -> Effects:
     call = step.context.call
     row = result_row(step.context, failure(error.code, error.message)) if call is not None else None
     return Effects(status="failed", message=row, last_error=error, ends=ends)
+
+
+def _out_of_time(step: _Started, ends: End) -> Effects:
+    what = "the run expired" if ends[0] == "expired" else "the run's time limit was reached"
+    return _broken(step, RunError(code="timeout", message=what), ends)
 
 
 def _error_of(error: Exception) -> RunError:

@@ -14,7 +14,7 @@ from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.tool import FunctionTool
 from treadle.service.ids import one_id
 from treadle.store.base import Order
-from treadle.tools.function import describe
+from treadle.tools.function import describe, supplied_names
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
@@ -95,7 +95,7 @@ class Agents:
         known = callables.setdefault(name, function)
         if known is not function:
             raise StateError(f"another function is registered as '{name}'", hint="give it another name")
-        description, parameters, _ = describe(function)
+        description, parameters, _ = describe(function, hidden=supplied_names(function))
         return FunctionTool(name=name, description=description, parameters=parameters, runs="server")
 
     async def apply(self, source: str | Path | AgentSpec) -> Agent:

@@ -48,15 +48,22 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
                 hint=f"registered: {known}; pass it: Treadle(tools=[{spec.name}])",
             )
         function = found
-    passed = spec.pass_
-    if spec.call is None and not passed:
-        taken = inspect.signature(function).parameters
-        passed = ("idempotency_key",) if "idempotency_key" in taken else ()
+    passed = spec.pass_ or (supplied_names(function) if spec.call is None else ())
     description, derived, convert = describe(function, hidden=tuple(passed))
     parameters = spec.parameters or derived
     definition = ToolDefinition(spec.name, spec.description or description, parameters, spec.strict)
-    invoke = _invoker(function, tuple(passed), convert if spec.parameters is None else None)
+    is_derived = spec.parameters is None or spec.parameters == derived
+    invoke = _invoker(function, tuple(passed), convert if is_derived else None)
     return BoundTool(spec, definition, invoke, timeout_s, _problems(spec.name, parameters))
+
+
+def supplied_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Give the parameters of a registered function that treadle fills in and the model never sees."""
+    try:
+        taken = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return ()
+    return ("idempotency_key",) if "idempotency_key" in taken else ()
 
 
 def _problems(name: str, parameters: JsonSchema) -> Callable[[Any], list[str]] | None:

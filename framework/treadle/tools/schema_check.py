@@ -33,11 +33,12 @@ def checker(schema: JsonSchema, *, what: str) -> Callable[[Any], list[str]]:
 
     def problems(value: Any) -> list[str]:
         try:
-            if is_valid(value):
-                return []
+            return [] if is_valid(value) else listed(value)
         except ValueError as e:
             # Deeper than the validator goes, or a number that is not JSON.
             return [str(e)[:300]]
+
+    def listed(value: Any) -> list[str]:
         found: list[str] = []
         for error in validator.iter_errors(value):
             place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.instance_path).lstrip(
