@@ -55,6 +55,11 @@ def make_plan(
     tools = spec.tools if overrides.tools is None else overrides.tools
     refuse_unbuilt(spec, tools)
     model = resolve_model(spec, overrides.model)
+    if spec.limits.max_cost_usd is not None and model.price is None:
+        raise ConfigurationError(
+            f"model '{model.name}' has no price, so that limits.max_cost_usd cannot be kept",
+            hint="give it one in treadle.yaml: models: {name: {id: …, price: {input: …, output: …}}}",
+        )
     options = _options(model.options, run)
     bound = bind_tools(tools, binding)
     definitions = tuple(t.definition for t in bound.values())

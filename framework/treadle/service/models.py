@@ -17,7 +17,7 @@ from treadle import registry
 from treadle.definition import references
 from treadle.engine.plan import ResolvedModel
 from treadle.errors import ConfigurationError, ModelNotConfigured
-from treadle.objects.agent import AgentSpec, Connection, ModelOptions
+from treadle.objects.agent import AgentSpec, Connection, ModelOptions, Price
 from treadle.objects.project import ProjectSpec
 from treadle.objects.record import parse_duration
 from treadle.providers import PROVIDERS
@@ -25,6 +25,7 @@ from treadle.providers.base import Endpoint, Provider
 
 EMBEDDED = ("offline", "scripted")
 DEFAULT = "default"
+_FREE = Price(input=0, output=0)
 
 
 class Models:
@@ -71,7 +72,7 @@ class Models:
             id=model,
             options=options,
             context_window=entry.context_window if entry else None,
-            price=entry.price if entry else None,
+            price=entry.price if entry else _FREE if where is None and model in EMBEDDED else None,
         )
 
     def known(self) -> list[str]:
