@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from treadle.cli.opening import (
     read_options,
 )
 from treadle.cli.output import complain, data_json
-from treadle.errors import ThreadBusy, TreadleError
+from treadle.errors import ThreadBusy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -166,24 +165,17 @@ async def turn(
 ) -> AsyncIterator[Event]:
     """Run an agent on a thread (a new one where none is given) and give the run's events.
 
-    The text and the run are stored in one transaction: a thread that cannot take the run keeps no text of it.
+    The text is stored in one transaction with the run: a thread that cannot take the run keeps nothing of it.
 
     Errors: those of `runs.stream`; a thread that is busy says what to do about it.
     """
-    thread_id = thread or (await treadle.threads.create()).id
     said = [{"role": "user", "content": text}] if text is not None else []
-    began = False
     try:
-        async for event in treadle.runs.stream(thread_id, agent=agent, additional_messages=said, **overrides):
-            began = True
+        async for event in treadle.runs.stream(thread, agent=agent, additional_messages=said, **overrides):
             yield event
     except ThreadBusy as e:
-        await _explain_busy(treadle, thread_id, e)
-        raise
-    except TreadleError:
-        if thread is None and not began:
-            with contextlib.suppress(TreadleError):  # What went wrong first is what is told.
-                await treadle.threads.delete(thread_id)
+        if thread is not None:
+            await _explain_busy(treadle, thread, e)
         raise
 
 

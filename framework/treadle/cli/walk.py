@@ -62,7 +62,7 @@ async def follow(
     async with aclosing(cast("AsyncGenerator[Event]", events)) as stream:
         with interrupts.listening():
             async for event in stream:
-                interrupts.run_id = event.run_id
+                interrupts.meet(event.run_id)
                 await sink.take(event)
     await interrupts.settle()
     assert interrupts.run_id is not None, "a walk has events"
@@ -80,6 +80,12 @@ class _Interrupts:
         self._stopping: asyncio.Task[object] | None = None
         self.run_id: str | None = None
         self.signal: int | None = None
+
+    def meet(self, run_id: str) -> None:
+        """Take note of the run; a signal that came before it had an id is obeyed now."""
+        self.run_id = run_id
+        if self.signal is not None:
+            self._stop()
 
     @contextmanager
     def listening(self) -> Generator[None]:
@@ -106,21 +112,26 @@ class _Interrupts:
         self.signal = signal.SIGINT
         what = "parking" if self._detach else "cancelling"
         complain(f"\ninterrupted: {what} the run (Ctrl-C again leaves at once)")
-        self._stopping = asyncio.ensure_future(self._park() if self._detach else self._cancel())
+        self._stop()
 
     def _terminate(self) -> None:
         self.signal = self.signal or signal.SIGTERM
-        self._stopping = self._stopping or asyncio.ensure_future(self._park())
+        self._stop()
+
+    def _stop(self) -> None:
+        """Begin what the signal asks for, once there is a run."""
+        if self._stopping is None and self.run_id is not None:
+            parks = self._detach or self.signal != signal.SIGINT
+            self._stopping = asyncio.ensure_future(self._park() if parks else self._cancel(self.run_id))
 
     async def _park(self) -> None:
         from treadle.service import GRACE_S
 
         await self._treadle.executor.park(GRACE_S)
 
-    async def _cancel(self) -> None:
-        if self.run_id is not None:
-            with contextlib.suppress(StateError):  # It has ended meanwhile.
-                await self._treadle.runs.cancel(self.run_id)
+    async def _cancel(self, run_id: str) -> None:
+        with contextlib.suppress(StateError):  # It has ended meanwhile.
+            await self._treadle.runs.cancel(run_id)
 
     async def settle(self) -> None:
         """Wait until what a signal began is done."""
