@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +85,7 @@ class _Talk:
             elif word and not await self._turn(line.replace("//", "/", 1) if word.startswith("//") else line):
                 return self._code
         if self._thread is not None:
-            again = self._place.command(f"chat {shlex.quote(self._name)} -t {self._thread}")
-            note(f"Go on:  {again}", "dim")
+            note(f"Go on:  {self._place.command_on('chat', self._name)} -t {self._thread}", "dim")
         return self._code
 
     def _read(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from treadle.cli.context import Configuration, Invocation, configure, project_file
+from treadle.cli.context import PROJECT_FILE, Configuration, Invocation, configure, project_file
 
 if TYPE_CHECKING:
     from treadle.objects.agent import AgentSpec, InputSpec
@@ -38,6 +38,8 @@ class Opened:
 
     configuration: Configuration
     options: str
+    folder: str = ""
+    """The option that names the project, where its store is not found from here without it."""
     base_url: str | None = None
 
     def treadle(self, *, store: str | None = None) -> Treadle:
@@ -54,7 +56,11 @@ class Opened:
 
     def command(self, rest: str) -> str:
         """Give a treadle command for a hint."""
-        return f"treadle {rest}{self.options}"
+        return f"treadle {rest}{self.options}{self.folder}"
+
+    def command_on(self, command: str, agent: str) -> str:
+        """Give a treadle command on an agent for a hint; a file leads to its own project."""
+        return f"treadle {command} {shlex.quote(agent)}{self.options}{'' if is_file(agent) else self.folder}"
 
 
 def is_file(target: str) -> bool:
@@ -78,15 +84,19 @@ def opened(invocation: Invocation, target: str | None = None, *, base_url: str |
         configuration = configure(replace(invocation, project=str(there.parent)))
     else:
         configuration = configure(invocation)
-    return Opened(configuration, _options(invocation, configuration, here=here), base_url)
+    is_elsewhere = configuration.file != here and configuration.origins["store"] in ("default", PROJECT_FILE)
+    return Opened(
+        configuration,
+        _repeated(
+            {"--store": invocation.store, "--tenant": invocation.tenant, "--project": invocation.project}
+        ),
+        _repeated({"--project": _near(configuration.root)}) if is_elsewhere else "",
+        base_url,
+    )
 
 
-def _options(invocation: Invocation, configuration: Configuration, *, here: Path | None) -> str:
-    """Give the options that another command needs to find the same store."""
-    given = {"--store": invocation.store, "--tenant": invocation.tenant, "--project": invocation.project}
-    is_elsewhere = configuration.file is not None and configuration.file != here
-    if is_elsewhere and configuration.origins["store"] in ("default", "treadle.yaml"):
-        given["--project"] = _near(configuration.root)
+def _repeated(given: Mapping[str, str | None]) -> str:
+    """Give options as they are written behind a command."""
     return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items() if value is not None)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -117,7 +116,7 @@ async def _run(
             data_json(wire.run(walked.run, agent))
         hints = [
             f"Look again:  {place.command('runs show @last')}",
-            f'Ask on:  {place.command(f"run {shlex.quote(name)} -c")} "…"',
+            f'Ask on:  {place.command_on("run", name)} -c "…"',
         ]
         code = walk.exit_code(walked)
         if form == "text" or walked.run.status in ("requires_action", "queued"):

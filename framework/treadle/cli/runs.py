@@ -182,7 +182,9 @@ def submit(invocation: Invocation, *, run: str, outputs: tuple[str, ...], base_u
             if given is None:
                 note("nothing was submitted")
                 return codes.of_run(found.status)
-            return await _walk(place, treadle, found, treadle.runs.submit_and_stream(found.id, given))
+            return await _walk(
+                place, treadle, found, treadle.runs.submit_and_stream(found.id, given), name=run
+            )
 
     return asyncio.run(go_on())
 
@@ -223,17 +225,18 @@ def resume(invocation: Invocation, *, run: str, base_url: str | None) -> int:
     async def go_on() -> int:
         async with place.treadle() as treadle:
             found = await treadle.runs.get(run)
-            return await _walk(place, treadle, found, treadle.runs.resume_and_stream(found.id))
+            return await _walk(place, treadle, found, treadle.runs.resume_and_stream(found.id), name=run)
 
     return asyncio.run(go_on())
 
 
-async def _walk(place: Opened, treadle: Treadle, run: Run, events: AsyncIterator[Event]) -> int:
+async def _walk(place: Opened, treadle: Treadle, run: Run, events: AsyncIterator[Event], *, name: str) -> int:
+    """Show a run that goes on; `name` is what it was called on the command line."""
     agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
     live = Live(treadle, agent)
     walked = await walk.attend(treadle, events, live)
-    hints = [f"Look again:  {place.command(f'runs show {run.id}')}"]
-    code = await walk.report(treadle, walked, command=place.command, hints=hints)
+    hints = [f"Look again:  {place.command(f'runs show {name}')}"]
+    code = await walk.report(treadle, walked, command=place.command, name=name, hints=hints)
     walk.die_of(walked)
     return codes.BROKEN_PIPE if live.is_broken else code
 
