@@ -592,7 +592,10 @@ class Executor:
                 continue
             call = await self._call_of_draft(walk, activation, messages)
             dispatched = begun is not None and begun.edge == "dispatched"
-            outcome = failure("not_executed", UNKNOWN if dispatched else f"not executed: the run ended {why}")
+            said = "outcome unknown: it was under way when" if dispatched else "not executed:"
+            outcome = failure(
+                "outcome_unknown" if dispatched else "not_executed", f"{said} the run ended {why}"
+            )
             seq = walk.window.next_seq + len(messages)
             row = _result(walk, activation, outcome.text, now, seq)
             messages.append(row)
