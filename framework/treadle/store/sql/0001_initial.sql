@@ -1,6 +1,6 @@
 -- The first schema. Rules that must hold whatever writes are here, in the schema:
 --   a thread's rows count from 1 without a gap            messages_gapless
---   a tool row answers exactly one open call              messages_result, messages_answered
+--   a tool row answers exactly one open call              messages_result
 --   a thread has one active root run                      runs_active
 --   a status moves only along the tables of lifecycle.py  runs_moves, steps_moves, messages_moves
 --   every move of a run raises its revision by one        runs_revision
@@ -156,16 +156,12 @@ WHEN NEW.run IS NULL AND EXISTS (
   AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling'))
 BEGIN SELECT RAISE(ABORT, 'treadle:busy the thread has an active run'); END;
 
-CREATE TRIGGER messages_result BEFORE INSERT ON messages
-WHEN NEW.role = 'tool' AND coalesce((
-  SELECT substr(open, NEW.call + 1, 1) FROM messages WHERE pos = (NEW.pos & ~4294967295) | NEW.reply), '') <> '1'
-BEGIN SELECT RAISE(ABORT, 'treadle:unpaired a result needs an open call'); END;
-
-CREATE TRIGGER messages_answered AFTER INSERT ON messages
+CREATE TRIGGER messages_result AFTER INSERT ON messages
 WHEN NEW.role = 'tool'
 BEGIN
   UPDATE messages SET open = substr(open, 1, NEW.call) || '0' || substr(open, NEW.call + 2)
-  WHERE pos = (NEW.pos & ~4294967295) | NEW.reply;
+  WHERE pos = (NEW.pos & ~4294967295) | NEW.reply AND substr(open, NEW.call + 1, 1) = '1';
+  SELECT RAISE(ABORT, 'treadle:unpaired a result needs an open call') WHERE changes() <> 1;
 END;
 
 CREATE TRIGGER messages_kept BEFORE DELETE ON messages
