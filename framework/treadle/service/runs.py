@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -222,10 +222,11 @@ class Runs:
             own["inputs"] or {}, own["additional_messages"] or (), own["metadata"] or {}, own["ttl"], fields
         )
         run, prepared = await self._accept(thread_id, agent, given)
-        async for event in self._follow(run, prepared):
-            yield event
+        async with aclosing(self._follow(run, prepared)) as events:
+            async for event in events:
+                yield event
 
-    async def _follow(self, run: Run, prepared: Prepared | None, *, after: int = 0) -> AsyncIterator[Event]:
+    async def _follow(self, run: Run, prepared: Prepared | None, *, after: int = 0) -> AsyncGenerator[Event]:
         treadle = self._treadle
         follower = treadle.stream.follow(run.id)
         try:
@@ -367,8 +368,9 @@ class Runs:
             self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
         )
         run = await self._submit(run_id, outputs)
-        async for event in self._follow(run, None, after=len(before)):
-            yield event
+        async with aclosing(self._follow(run, None, after=len(before))) as events:
+            async for event in events:
+                yield event
 
     async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> Run:
         treadle = self._treadle
@@ -446,8 +448,9 @@ class Runs:
             self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
         )
         run = await self._claim(run_id)
-        async for event in self._follow(run, None, after=len(before)):
-            yield event
+        async with aclosing(self._follow(run, None, after=len(before))) as events:
+            async for event in events:
+                yield event
 
     async def _claim(self, run_id: str) -> Run:
         treadle = self._treadle
