@@ -109,13 +109,13 @@ async def test_events_arrive_while_they_happen(workshop):
 @pytest.mark.parametrize("leave_after", [1, 2, 3, 4, 5, 8])
 async def test_leaving_the_stream_early_does_not_stop_the_run(workshop, leave_after):
     scene = await workshop.start([TEXT])
-    seen = 0
+    seen = []
     async with contextlib.aclosing(scene.runs.stream(scene.thread_id, agent=scene.agent)) as stream:
         async for event in stream:
-            seen += 1
-            if seen == leave_after:
+            seen.append(event.run_id)
+            if len(seen) == leave_after:
                 break
-    run = await scene.runs.wait(event.run_id, timeout_s=10)
+    run = await scene.runs.wait(seen[0], timeout_s=10)
     assert run.output == TEXT
     assert not scene.treadle.stream.is_followed(run.id)
 

@@ -6,12 +6,14 @@ equals its default. No column repeats what `body` has.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from treadle.errors import StateError
 from treadle.ids import mark, place_of, placed
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
@@ -28,8 +30,21 @@ SEQ_MASK = (1 << SEQ_BITS) - 1
 
 
 def dump_body(body: dict[str, Any]) -> str | None:
-    """Give the JSON of what a record has beside its columns, None where there is nothing."""
-    return to_json(body).decode() if body else None
+    """Give the JSON of what a record has beside its columns, None where there is nothing.
+
+    Errors: StateError for what JSON cannot say.
+    """
+    if not body:
+        return None
+    try:
+        text = to_json(body)
+        if b"NaN" in text or b"Infinity" in text:
+            json.dumps(body, allow_nan=False, default=str)  # Finds out whether they are numbers or words.
+        return text.decode()
+    except (ValueError, TypeError) as e:
+        raise StateError(
+            f"a value cannot be stored: {str(e)[:200]}", hint="store texts, numbers and plain JSON"
+        ) from e
 
 
 def agent(tenant: str, row: Row) -> Agent:
