@@ -101,6 +101,15 @@ async def test_deleting_an_agent_keeps_its_history_readable(workshop):
     assert (await scene.treadle.agents.get(scene.agent.id, version=1)).spec == scene.agent.spec
 
 
+async def test_a_deleted_agent_takes_no_new_runs(workshop):
+    scene = await workshop.start(["ok"])
+    await scene.treadle.agents.delete(scene.agent.id)
+    for agent in (scene.agent, scene.agent.id):
+        with pytest.raises(NotFound):
+            await scene.runs.create(scene.thread_id, agent=agent)
+    assert await scene.runs.list() == []
+
+
 async def test_a_deleted_name_can_be_taken_again(workshop):
     treadle = workshop.open()
     path = write(workshop.folder, "hello.agent.yaml", HELLO)

@@ -359,6 +359,9 @@ class SqliteStore:
     def _insert_run(self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]]) -> Run:
         cursor, sql = self._cursor, self._sql
         thread_no = self._thread_no(tenant, run.thread_id, cursor)
+        agent = (tenant, run.agent_id, run.agent_version)
+        if cursor.execute(sql["is_agent_version"], agent).fetchone() is None:
+            raise NotFound("agent", run.agent_id)
         first_seq = run.first_seq or self._next_seq(thread_no)
         parent = self._run_no(tenant, run.parent_id, cursor)[0] if run.parent_id else None
         row = cursor.execute(

@@ -32,6 +32,11 @@ SELECT a.id, v.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
 WHERE a.tenant = ? AND a.id = ? AND v.version = ?;
 
+-- name: is_agent_version
+-- Whether an agent has a version and is not deleted: what a new run needs.
+SELECT 1 FROM agents a JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
+WHERE a.tenant = ? AND a.id = ? AND v.version = ? AND a.deleted_ms IS NULL;
+
 -- name: list_agents_asc
 -- Agents from the oldest on, between two ids.
 SELECT a.id, a.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
