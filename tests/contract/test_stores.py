@@ -20,7 +20,7 @@ class TestFile(StoreContract):
         self.path = tmp_path / "store.db"
         yield
         # The suite commits what no walk would: what must hold all the same are the rules of the schema.
-        about_walks = ("a run that has ended has", "a step that wrote a row", "a run that has not ended")
+        about_walks = ("a run that has ended has", "a step names the row", "a run that has not ended")
         assert [p for p in check(self.path) if not p.message.startswith(about_walks)] == []
 
     def open(self) -> SqliteStore:

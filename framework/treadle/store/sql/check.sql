@@ -111,7 +111,7 @@ SELECT r.id, s.path || ', attempt ' || s.attempt FROM steps s JOIN runs r ON r.n
 GROUP BY s.tenant, s.run, s.path, s.attempt HAVING count(*) > 1;
 
 -- name: misplaced_steps
--- a step that wrote a row names it: the reply of a model, the result of its own call, or the answer
+-- a step names the row that it wrote, which is the reply of a model, the result of its own call, or the answer
 SELECT r.id, s.path FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
 LEFT JOIN messages m ON m.pos = (r.thread << 32) + s.message
 WHERE (s.message IS NOT NULL AND (m.pos IS NULL OR s.message < r.first_seq OR m.run IS NOT r.no
