@@ -403,6 +403,35 @@ async def test_a_pure_tool_needs_no_commit_before_it(workshop):
     assert seen == ["model_call#1"]
 
 
+@pytest.mark.parametrize("first", ["careful", "free"])
+async def test_calls_of_different_effects_are_run_together_in_any_order(workshop, first):
+    done = {name: asyncio.Event() for name in ("careful", "free")}
+
+    async def work(name: str) -> str:
+        other = "free" if name == "careful" else "careful"
+        if name != first:
+            await done[other].wait()
+            while len(await scene.results()) < 1:
+                await asyncio.sleep(0)
+        done[name].set()
+        return name
+
+    async def careful() -> str:
+        return await work("careful")
+
+    async def free() -> str:
+        return await work("free")
+
+    tools = [
+        FunctionTool(name="careful", runs="server"),
+        FunctionTool(name="free", runs="server", effect="pure"),
+    ]
+    scene = await workshop.start([{"calls": [call("careful"), call("free")]}, "ok"], tools=tools)
+    scene.treadle.callables.update(careful=careful, free=free)
+    assert (await scene.run()).output == "ok"
+    assert await scene.results() == [first, "free" if first == "careful" else "careful"]
+
+
 async def test_a_tool_learns_its_key_and_never_shows_it_to_the_model(workshop):
     keys = []
 

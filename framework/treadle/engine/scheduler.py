@@ -68,7 +68,10 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     path, n = step.path, max(state.n, step.n + 1)
     ready, opened, left = state.ready, state.open, state.left
     if step.edge != "retry":
-        ready = () if len(ready) == 1 else tuple([a for a in ready if a.path != path])
+        if len(ready) == 1:
+            ready = () if ready[0].path == path else ready
+        else:
+            ready = tuple([a for a in ready if a.path != path])
         if opened:
             opened = tuple([o for o in opened if o[0].path != path])
     if step.status == "in_progress":
