@@ -49,11 +49,15 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
             )
         function = found
     passed = spec.pass_ or (supplied_names(function) if spec.call is None else ())
-    description, derived, convert = describe(function, hidden=tuple(passed))
-    parameters = spec.parameters or derived
+    try:
+        description, derived, convert = describe(function, hidden=tuple(passed))
+    except ConfigurationError:
+        if spec.parameters is None:
+            raise
+        description, derived, convert = _documentation(function)[0], None, None
+    parameters = spec.parameters or derived or _EMPTY
     definition = ToolDefinition(spec.name, spec.description or description, parameters, spec.strict)
-    is_derived = spec.parameters is None or spec.parameters == derived
-    invoke = _invoker(function, tuple(passed), convert if is_derived else None)
+    invoke = _invoker(function, tuple(passed), convert if parameters == derived else None)
     return BoundTool(spec, definition, invoke, timeout_s, _problems(spec.name, parameters))
 
 
@@ -231,11 +235,12 @@ def describe(
     name = getattr(function, "__name__", "function")
     summary, parameter_texts = _documentation(function)
     try:
-        hints = get_type_hints(function, include_extras=True)
+        hints = _hints(function)
         signature = inspect.signature(function)
     except Exception as e:
         raise ConfigurationError(f"the signature of '{name}' cannot be read: {e}") from e
     fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
     plain = True
     for parameter in signature.parameters.values():
         if parameter.name in hidden:
@@ -248,7 +253,11 @@ def describe(
         annotation = hints.get(parameter.name, Any)
         plain = plain and annotation in (str, int, float, bool, Any, dict, list)
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (annotation, Field(default, description=parameter_texts.get(parameter.name)))
+        # An alias, since a parameter may be called what a model's own attributes are called.
+        key = f"p{len(names)}"
+        names[key] = parameter.name
+        told = parameter_texts.get(parameter.name)
+        fields[key] = (annotation, Field(default, alias=parameter.name, description=told))
     try:
         model = create_model(
             name, __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
@@ -267,9 +276,21 @@ def describe(
 
     def convert(arguments: dict[str, Any]) -> dict[str, Any]:
         value = model.model_validate(arguments)
-        return {key: getattr(value, key) for key in value.model_fields_set}
+        return {names[key]: getattr(value, key) for key in value.model_fields_set}
 
     return summary, cleaned, convert
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Give the types of what a function takes, or of what making or calling an object takes."""
+    if inspect.isclass(function):
+        made_by: Any = function.__init__
+        return get_type_hints(function, include_extras=True) | (
+            get_type_hints(made_by, include_extras=True) if inspect.isfunction(made_by) else {}
+        )
+    return get_type_hints(
+        function if inspect.isroutine(function) else type(function).__call__, include_extras=True
+    )
 
 
 def _documentation(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
