@@ -13,13 +13,16 @@ import pytest
 
 from treadle.cli import exit as codes
 from treadle.cli import invoke
-from treadle.testing.chat_server import Call, ChatServer, Hang, Raw, Reply, Turn, chunk, error_reply, sse
+from treadle.testing.chat_server import Call, ChatServer, Raw, Reply, Turn, chunk, error_reply, sse
 
 TREADLE = [sys.executable, "-m", "treadle"]
 QUESTION = "What's the weather in Paris, in Fahrenheit?"
 ANSWER = "Paris: 11 °C, rain. In Fahrenheit: 51.8.\n"
 Captured = pytest.CaptureFixture[str]
 Serve = Callable[..., ChatServer]
+
+ONCE = b"data: " + json.dumps(chunk({"role": "assistant", "content": "Once "})).encode() + b"\n\n"
+"""The beginning of a streamed answer."""
 
 HELLO = """\
 version: 1.0.0
@@ -317,8 +320,7 @@ def test_an_agent_with_two_tools_runs_against_an_endpoint(
 
 
 def test_the_answer_is_streamed_while_it_is_written(folder: Path, serve: Serve) -> None:
-    first = b"data: " + json.dumps(chunk({"role": "assistant", "content": "Once "})).encode() + b"\n\n"
-    serve(Raw([first], end="hang"))
+    serve(Raw([ONCE], end="hang"))
     with subprocess.Popen(
         [*TREADLE, "run", "hello", "Tell me a story"],
         stdin=subprocess.DEVNULL,
@@ -543,11 +545,39 @@ def test_a_process_killed_between_turns_loses_nothing(weather: Path, serve: Serv
     ]
 
 
+def test_what_a_process_killed_in_a_turn_left_is_cancelled_and_the_thread_goes_on(
+    folder: Path, serve: Serve, capsys: Captured
+) -> None:
+    serve(Raw([ONCE], end="hang"), Reply("Here I am."))
+    with subprocess.Popen(
+        [*TREADLE, "-q", "run", "hello", "Hi"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"Once "
+        process.kill()
+    assert invoke(["run", "hello", "-c", "And?"]) == codes.FAILED
+    assert "treadle runs cancel run_" in capsys.readouterr().err
+    assert invoke(["runs", "cancel", "@last"]) == 0
+    assert invoke(["-q", "run", "hello", "-c", "And?"]) == 0
+    assert capsys.readouterr().out == "Here I am.\n"
+
+
+def test_what_is_piped_in_must_be_text(weather: Path) -> None:
+    done = subprocess.run(
+        [*TREADLE, "run", "weather"],
+        input=b"\xff\xfe",
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == codes.USAGE
+    assert b"is not text" in done.stderr
+
+
 def test_another_process_lists_the_runs_while_one_goes_on(
     folder: Path, serve: Serve, capsys: Captured
 ) -> None:
-    first = b"data: " + json.dumps(chunk({"role": "assistant", "content": "Once "})).encode() + b"\n\n"
-    serve(Raw([first], end="hang"))
+    serve(Raw([ONCE], end="hang"))
     with subprocess.Popen(
         [*TREADLE, "-q", "run", "hello", "Tell me"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
@@ -568,21 +598,20 @@ def test_another_process_lists_the_runs_while_one_goes_on(
 def test_a_parked_run_is_resumed(
     folder: Path, serve: Serve, capsys: Captured, more: list[str], number: int, code: int
 ) -> None:
-    server = serve(Hang(), Reply("Here I am."))
+    server = serve(Raw([ONCE], end="hang"), Reply("Here I am."))
     with subprocess.Popen(
         [*TREADLE, "run", "hello", "Hi", *more],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("thread_")
+        assert process.stdout is not None
+        assert process.stdout.read(5) == b"Once "
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert out == ""
-    assert "parked.  Go on:  treadle runs resume @last" in err
+    assert out == b"\n"
+    assert b"parked.  Go on:  treadle runs resume @last" in err
     assert invoke(["runs", "resume", "@last"]) == 0
     assert capsys.readouterr().out == "Here I am.\n"
     assert len(server.requests) == 2

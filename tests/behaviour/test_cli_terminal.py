@@ -72,6 +72,17 @@ class Terminal:
             assert self._read(), f"the command ended without {text!r}: {self.written!r}"
         self._seen = self.written.index(text, self._seen) + len(text)
 
+    def interrupt(self, text: str) -> None:
+        """Type Ctrl-C until a text comes: one that arrives just before the command waits for a key is not seen."""
+        place = len(self.written)
+        for _ in range(10):
+            self.type("\x03")
+            while text not in self.written[place:] and select.select([self._fd], [], [], 2.0)[0]:
+                assert self._read(), f"the command ended without {text!r}: {self.written!r}"
+            if text in self.written[place:]:
+                break
+        self._seen = self.written.index(text, place) + len(text)
+
     def end(self) -> int:
         """Read what is left and give the exit code."""
         while self._read():
@@ -178,8 +189,7 @@ def test_an_answer_is_on_the_screen_while_it_is_written(
     serve(Raw([first], end="hang"))
     terminal = Terminal("run", "weather", "Tell me", "-m", "test-model")
     terminal.wait_for("Once ")
-    terminal.type("\x03")
-    terminal.wait_for("cancelling the run")
+    terminal.interrupt("cancelling the run")
     assert terminal.end() == codes.INTERRUPTED
     assert "cancelled after" in terminal.written
     assert "Go on" not in terminal.written
@@ -242,7 +252,7 @@ def test_an_empty_output_leaves_the_run_for_later(weather: Path) -> None:
 def test_an_interrupt_at_the_question_cancels_the_run(weather: Path, capsys: Captured) -> None:
     terminal = Terminal("run", "labels", "Which label format for UPS?")
     terminal.wait_for("(empty: later): ")
-    terminal.type("\x03")
+    terminal.interrupt("cancelling the run")
     assert terminal.end() == codes.INTERRUPTED
     assert "Traceback" not in terminal.written
     assert invoke(["runs", "show", "@last", "--json"]) == 0
@@ -273,10 +283,11 @@ def test_the_end_of_input_leaves_a_conversation(weather: Path) -> None:
 def test_an_interrupt_at_the_prompt_warns_and_a_second_one_leaves(weather: Path) -> None:
     terminal = Terminal("chat", "weather")
     terminal.wait_for("> ")
-    terminal.type("half a li\x03")
-    terminal.wait_for("(Ctrl-C again leaves; so does /exit)")
+    terminal.type("half a li")
+    terminal.wait_for("half a li")
+    terminal.interrupt("(Ctrl-C again leaves; so does /exit)")
     terminal.wait_for("> ")
-    terminal.type("\x03")
+    terminal.interrupt("\n")
     assert terminal.end() == codes.INTERRUPTED
     assert "Traceback" not in terminal.written
 
@@ -290,7 +301,7 @@ def test_an_interrupted_turn_does_not_end_the_conversation(
     terminal.wait_for("> ")
     terminal.type("Tell me a story\n")
     terminal.wait_for("Once ")
-    terminal.type("\x03")
+    terminal.interrupt("cancelling the run")
     terminal.wait_for("cancelled after")
     terminal.wait_for("> ")
     terminal.type("A shorter one\n")

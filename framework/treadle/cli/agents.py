@@ -13,7 +13,7 @@ from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import confirm, page, paged
 from treadle.cli.opening import Opened, opened
-from treadle.cli.output import data, data_json, note, style, width
+from treadle.cli.output import data, data_json, note, room, style
 from treadle.objects.agent import AgentSpec
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def list_(invocation: Invocation, *, limit: int, after: str | None, as_json: boo
     rows = [
         (a.id, a.name or "-", str(a.version), a.spec.model.id, ", ".join(_tools(a)) or "-") for a in listed
     ]
-    for n, line in enumerate(lines.table(("ID", "NAME", "VERSION", "MODEL", "TOOLS"), rows, columns=width())):
+    for n, line in enumerate(lines.table(("ID", "NAME", "VERSION", "MODEL", "TOOLS"), rows, columns=room())):
         data(line if n else style(line, "dim", stream=sys.stdout))
     if has_more:
         note(f"more:  {place.command(f'agents list --after {listed[-1].id}')}", "dim")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from treadle.cli import lines
 from treadle.cli.answer import Answer
-from treadle.cli.output import note, style, width
+from treadle.cli.output import is_quiet, note, style, width
+from treadle.errors import TreadleError
 
 if TYPE_CHECKING:
     from treadle.objects.agent import Agent, AgentSpec
@@ -24,15 +26,17 @@ ERASE_LINE = "\r\x1b[K"
 
 
 class Live:
-    """What a person sees of a run: header and steps on stderr, the answer on stdout."""
+    """What a person sees of runs: header and steps on stderr, the answer on stdout.
 
-    def __init__(self, treadle: Treadle, agent: Agent, *, quiet: bool = False) -> None:
-        """Take the run's agent; `quiet` leaves the answer alone."""
+    The header is written again when a run is on another thread than the one before.
+    """
+
+    def __init__(self, treadle: Treadle, agent: Agent) -> None:
+        """Take the agent of the runs."""
         self._treadle = treadle
         self._spec = agent.spec
         self._labels = lines.label_width(agent.spec)
-        self._quiet = quiet
-        self._moves = not quiet and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._moves = not is_quiet() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._answer = Answer(sys.stdout, sys.stderr, say=self.say)
         self._run: Run | None = None
         self._journal: dict[str, list[Step]] = {}
@@ -78,10 +82,11 @@ class Live:
             self.say(lines.waiting_line(call, labels=self._labels, columns=width()), "yellow")
 
     async def _open(self, run_id: str) -> None:
-        run = self._run = await self._treadle.runs.get(run_id)
-        self._journal, self._told = {}, set()
-        model = describe(self._treadle, self._spec, run)
-        self.say(f"{run.thread_id}  {run.id}  model {model}", "dim")
+        before, run = self._run, await self._treadle.runs.get(run_id)
+        self._run, self._journal, self._told = run, {}, set()
+        if before is None or before.thread_id != run.thread_id:
+            model = describe(self._treadle, self._spec, run)
+            self.say(f"{run.thread_id}  {run.id}  model {model}", "dim")
         if self._moves and self._ticker is None:
             self._ticker = asyncio.create_task(self._tick())
 
@@ -111,8 +116,7 @@ class Live:
     async def _tell(self, step: Step) -> None:
         assert self._run is not None
         detail = await self._treadle.runs.detail(self._run, step)
-        if not self._quiet:
-            self._answer.line(step_text(step, detail.calls, detail.output, labels=self._labels))
+        self._answer.line(step_text(step, detail.calls, detail.output, labels=self._labels))
         if detail.text is not None:
             self._clear()
             self._answer.settle(detail.text)
@@ -166,8 +170,9 @@ def describe(treadle: Treadle, spec: AgentSpec, run: Run) -> str:
     from treadle.service.models import EMBEDDED
 
     if run.model in EMBEDDED:
-        resolved = treadle.models.resolve(spec, run.overrides.model)
-        said = getattr(sys.modules[type(resolved.provider).__module__], "DESCRIPTION", None)
-        if isinstance(said, str):
-            return f"{run.model} ({said.removeprefix(f'{run.model}: ')})"
+        with contextlib.suppress(TreadleError):  # What the name stood for is not configured any more.
+            resolved = treadle.models.resolve(spec, run.overrides.model)
+            said = getattr(sys.modules[type(resolved.provider).__module__], "DESCRIPTION", None)
+            if isinstance(said, str):
+                return f"{run.model} ({said.removeprefix(f'{run.model}: ')})"
     return lines.one_line(run.model)

@@ -106,12 +106,18 @@ def _near(path: Path) -> str:
 
 
 def message_text(text: str | None) -> str | None:
-    """Give what is said to the agent: the argument, or what is piped in; None where there is neither."""
+    """Give what is said to the agent: the argument, or what is piped in; None where there is neither.
+
+    Errors: UsageError for bytes that are no text.
+    """
     if text is not None and text != "-":
         return text
     if text is None and sys.stdin.isatty():
         return None
-    return sys.stdin.read().removesuffix("\n") or None
+    try:
+        return sys.stdin.read().removesuffix("\n") or None
+    except UnicodeDecodeError as e:
+        raise click.UsageError(f"what is piped in is not text: {e}") from e
 
 
 def pairs(values: Sequence[str], option: str) -> list[tuple[str, str]]:

@@ -43,6 +43,11 @@ def width(*, environ: Mapping[str, str] | None = None) -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
+def room() -> int:
+    """Give the number of columns for what is written to stdout: no bound where that is not a terminal."""
+    return width() if sys.stdout.isatty() else sys.maxsize
+
+
 def style(text: str, *styles: str, stream: TextIO) -> str:
     """Give the text in color where the stream takes color, else as it is.
 
@@ -67,7 +72,7 @@ def data_json(value: object) -> None:
 
 def note(text: str, *styles: str) -> None:
     """Write something about the data, to stderr; `-q` silences it."""
-    if not _flag("quiet"):
+    if not is_quiet():
         click.echo(style(text, *styles, stream=sys.stderr), err=True, color=True)
 
 
@@ -100,6 +105,11 @@ def console(stream: TextIO) -> Console:
         highlight=False,
         markup=False,
     )
+
+
+def is_quiet() -> bool:
+    """Tell whether -q asks for data and errors alone."""
+    return _flag("quiet")
 
 
 def _flag(name: str) -> bool:

@@ -15,7 +15,7 @@ from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import page, paged
 from treadle.cli.live import Live, describe
 from treadle.cli.opening import Opened, opened, pairs, read_value
-from treadle.cli.output import can_ask, data, data_json, note, style, width
+from treadle.cli.output import can_ask, data, data_json, note, room, style, width
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -62,7 +62,7 @@ def list_(
         return
     rows = [_row(r, agents[r.id].name or r.agent_id) for r in listed]
     head = ("ID", "STATUS", "AGENT", "MODEL", "CREATED", "TIME", "TOKENS", "THREAD")
-    for n, line in enumerate(lines.table(head, rows, columns=max(width(), 160))):
+    for n, line in enumerate(lines.table(head, rows, columns=room())):
         data(line if n else style(line, "dim", stream=sys.stdout))
     if has_more:
         note(f"more:  {place.command(f'runs list --after {listed[-1].id}')}", "dim")
@@ -127,7 +127,7 @@ async def _show_steps(treadle: Treadle, run: Run, *, labels: int) -> int:
     listed = trace.tree()
     for line in listed:
         step = steps[line.path, line.attempt]
-        note = await _note(treadle, run, step, room=max(16, width() - labels - 2 * line.indent - 30))
+        note = await _note(treadle, run, step, room=max(16, room() - labels - 2 * line.indent - 30))
         tokens = (
             ""
             if line.usage is None

@@ -12,7 +12,7 @@ from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import confirm, page, paged
 from treadle.cli.opening import opened
-from treadle.cli.output import data, data_json, note, style, width
+from treadle.cli.output import data, data_json, note, room, style
 
 if TYPE_CHECKING:
     from treadle.objects.message import Message
@@ -46,7 +46,7 @@ def list_(invocation: Invocation, *, limit: int, after: str | None, as_json: boo
         data_json(wire.listing([wire.thread(t) for t, _ in listed], has_more=has_more))
         return
     rows = [(t.id, lines.when(t.created_ms), f"{m.role}: {m.plain}" if m else "-") for t, m in listed]
-    for n, line in enumerate(lines.table(("ID", "CREATED", "LAST MESSAGE"), rows, columns=width())):
+    for n, line in enumerate(lines.table(("ID", "CREATED", "LAST MESSAGE"), rows, columns=room())):
         data(line if n else style(line, "dim", stream=sys.stdout))
     if has_more:
         note(f"more:  {place.command(f'threads list --after {listed[-1][0].id}')}", "dim")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
@@ -480,7 +482,8 @@ class Runs:
     async def cancel(self, run_id: str) -> Run:
         """Ask for a run's end; it is `cancelling` when this returns, and `cancelled` when its walker has stopped.
 
-        A run that nobody walks is cancelled in the same transaction.
+        A run that nobody walks is cancelled in the same transaction, one whose walker was a process of this machine
+        that is gone in the next.
 
         Errors: NotFound; StateError when it has ended.
         """
@@ -494,10 +497,11 @@ class Runs:
                     event="cancel",
                     run=run,
                 )
-            if run.status == "cancelling":
+            is_left = run.walker is not None and _is_gone(run.walker)
+            if run.status == "cancelling" and not is_left:
                 return run
             try:
-                if run.walker is None:
+                if run.walker is None or run.status == "cancelling":
                     await treadle.executor.finish_cancel(run)
                     return run.model_copy(update={"status": "cancelling"})
                 event = Event(run.id, "thread.run.cancelling", run.id)
@@ -507,7 +511,10 @@ class Runs:
             except LeaseLost:
                 continue
             treadle.stream.publish(run.id, committed.events)
-            treadle.executor.cancel(run.id)
+            if is_left:
+                await treadle.executor.finish_cancel(committed.run)
+            else:
+                treadle.executor.cancel(run.id)
             return committed.run
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
@@ -518,6 +525,21 @@ class Runs:
         changed = (await self.get(run_id)).model_copy(update={"metadata": dict(metadata)})
         await self._treadle.store.replace(self._treadle.tenant, changed)
         return changed
+
+
+def _is_gone(walker: str) -> bool:
+    """Tell whether a walker was a process of this machine that does not exist any more."""
+    host, _, rest = walker.partition(":")
+    number = rest.partition(":")[0]
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _overrides(given: Mapping[str, Any]) -> RunOverrides:
