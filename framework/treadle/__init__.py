@@ -25,7 +25,21 @@ _PUBLIC = {
     "run": "treadle.service",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll] - resolved lazily below
+__all__ = [
+    "Agent",
+    "AgentSpec",
+    "Event",
+    "Graph",
+    "Message",
+    "Run",
+    "Step",
+    "StepGraph",
+    "Thread",
+    "Treadle",
+    "TreadleError",
+    "__version__",
+    "run",
+]
 
 if TYPE_CHECKING:
     from treadle.errors import TreadleError

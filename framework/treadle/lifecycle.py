@@ -52,7 +52,11 @@ MESSAGE: Table = {
 }
 """The message."""
 
-TABLES: Mapping[Literal["run", "run step", "message"], Table] = {"run": RUN, "run step": STEP, "message": MESSAGE}
+TABLES: Mapping[Literal["run", "run step", "message"], Table] = {
+    "run": RUN,
+    "run step": STEP,
+    "message": MESSAGE,
+}
 
 START: Mapping[str, str] = {"run": "queued"}
 """The one status in which an object of the table may be made; others may be stored in any of theirs."""
@@ -77,7 +81,10 @@ def advance(table: Table, current: str, to: str, *, what: str = "run") -> str:
     if to not in allowed:
         after = ", ".join(sorted(allowed)) or "nothing: it has ended"
         raise StateError(
-            f"a {what} that is {current} cannot become {to}", status=current, event=to, hint=f"possible: {after}"
+            f"a {what} that is {current} cannot become {to}",
+            status=current,
+            event=to,
+            hint=f"possible: {after}",
         )
     return to
 
