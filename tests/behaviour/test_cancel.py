@@ -1,6 +1,8 @@
 """Cancelling and parking: a run that is stopped leaves a whole thread, wherever it was."""
 
 import asyncio
+import socket
+import subprocess
 import threading
 
 import pytest
@@ -9,6 +11,8 @@ from treadle.errors import ConfigurationError, NotFound, StateError
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
 from treadle.providers.base import ModelReply
+from treadle.store.base import Checkpoint
+from treadle.store.sqlite import SqliteStore
 from treadle.testing.fakes import ScriptedProvider
 
 
@@ -155,6 +159,24 @@ async def test_cancelling_twice_is_cancelling_once(workshop):
     assert (await scene.runs.wait(run.id)).status == "cancelled"
     with pytest.raises(NotFound):
         await scene.runs.cancel("run_" + "0" * 24)
+
+
+async def test_a_cancel_that_its_process_did_not_finish_is_finished_by_the_next(workshop):
+    """The walker is gone, and so is whoever asked it to stop."""
+    scene = await workshop.start(["ok"])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    run = await scene.create()
+    await scene.treadle.close()
+    store = SqliteStore(workshop.path)
+    claimed = (await store.claim("default", run.id, f"{socket.gethostname()}:{gone.pid}:x", now_ms=1)).run
+    cancelling = (await store.commit(Checkpoint(claimed, "cancelling"))).run
+    assert cancelling.walker == claimed.walker
+    await store.close()
+    again = workshop.open(["ok"])
+    await again.runs.cancel(run.id)
+    assert (await again.runs.get(run.id)).status == "cancelled"
+    assert (await again.runs.create_and_wait(scene.thread_id, agent=scene.agent)).output == "ok"
 
 
 async def test_cancelling_races_with_the_end_and_one_of_them_wins(workshop):
@@ -374,3 +396,76 @@ async def test_the_retries_of_a_parked_call_count_on(workshop):
     assert (resumed.status, resumed.fence) == ("in_progress", 2)
     assert isinstance(resumed, Run)
     assert (await again.runs.wait(run.id)).status == "completed"
+
+
+# -- at every turn of the loop -----------------------------------------------------------------------------------
+
+SCRIPT = [
+    {"text": "Working.", "calls": [{"name": n, "arguments": {}} for n in ("once", "pure", "once")]},
+    {"calls": [{"name": "once", "arguments": {}}]},
+    "Done.",
+]
+
+
+def two_tools(ran):
+    async def once() -> str:
+        ran.append("once")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "once"
+
+    async def pure() -> str:
+        await asyncio.sleep(0)
+        return "pure"
+
+    return {"once": once, "pure": pure}
+
+
+DECLARED = [FunctionTool(name="once", runs="server"), FunctionTool(name="pure", runs="server", effect="pure")]
+
+
+def by_turn(request):
+    """Give the reply for what the thread has: the same whoever asks."""
+    since = len(request.messages) - [m.role for m in reversed(request.messages)].index("user")
+    return SCRIPT[sum(m.role == "assistant" for m in request.messages[since:])]
+
+
+@pytest.mark.parametrize("turns", range(36))
+async def test_a_run_is_cancelled_at_any_moment_and_its_thread_goes_on(workshop, turns):
+    ran = []
+    scene = await workshop.start(by_turn, tools=DECLARED)
+    scene.treadle.callables.update(two_tools(ran))
+    run = await scene.create()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    try:
+        await scene.runs.cancel(run.id)
+    except StateError:
+        assert (await scene.runs.get(run.id)).status == "completed"
+    assert (await scene.runs.wait(run.id, timeout_s=10)).status in ("cancelled", "completed")
+    await scene.say("Again.")
+    assert (await scene.run()).output == "Done."
+
+
+@pytest.mark.parametrize("turns", range(36))
+async def test_a_run_is_parked_at_any_moment_and_resumed_to_the_same_end(workshop, turns):
+    ran = []
+    scene = await workshop.start(by_turn, tools=DECLARED)
+    tools = two_tools(ran)
+    scene.treadle.callables.update(tools)
+    run = await scene.create()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await scene.treadle.executor.park(0)
+    await scene.treadle.close()
+    again = workshop.open(by_turn, tools=list(tools.values()))
+    if (await again.runs.get(run.id)).status == "queued":
+        await again.runs.resume(run.id)
+    done = await again.runs.wait(run.id, timeout_s=10)
+    assert done.output == "Done."
+    assert len(ran) <= 3
+    rows = await again.store.rows("default", scene.thread_id)
+    texts = [r.text for r in rows if r.role == "tool"]
+    assert len(texts) == 4
+    assert texts.count("once") + sum("outcome unknown" in t for t in texts) == 3
+    assert texts.count("pure") == 1

@@ -800,9 +800,10 @@ class SqliteStore:
         """Move a run to its next status, and claim it there where that was asked."""
         old = cp.run
         status = cast("RunStatus", cp.status)
-        walker = old.walker if status == "in_progress" else None
+        # A run that is being cancelled is still its walker's, until that has stopped.
+        walker = old.walker if status in ("in_progress", "cancelling") else None
         new = old.model_copy(update={**cp.changes, "status": status, "rev": old.rev + 1, "walker": walker})
-        if walker is None:
+        if status != "in_progress":
             self._walked.discard(no)
         usage: Usage | None = new.usage
         self._cursor.execute(

@@ -70,10 +70,11 @@ WHERE r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired') 
   OR EXISTS (SELECT 1 FROM steps s WHERE s.pos >= r.no << 32 AND s.pos < (r.no + 1) << 32 AND s.status = 'in_progress'));
 
 -- name: ended_too_early
--- a run that has not ended has no time of its end, and somebody walks it exactly while it is in progress
+-- a run that has not ended has no time of its end, and somebody walks it while it is in progress and lets it go after
 SELECT r.id, r.status || coalesce(', walked by ' || r.walker, '') FROM runs r
 WHERE r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
-AND (r.ended_ms IS NOT NULL OR (r.walker IS NOT NULL) <> (r.status = 'in_progress'));
+AND (r.ended_ms IS NOT NULL OR (r.walker IS NULL AND r.status = 'in_progress')
+  OR (r.walker IS NOT NULL AND r.status NOT IN ('in_progress', 'cancelling')));
 
 -- name: final_events
 -- a run that has ended has one event that says so, and it is the last; an active run has none
