@@ -5,7 +5,6 @@ Hazard: `resolve` imports code. It is called when a run starts, never while a do
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import importlib.util
 import inspect
@@ -22,6 +21,7 @@ from treadle.objects.tool import FunctionTool
 from treadle.providers.base import ToolDefinition
 from treadle.tools.base import Binding, BoundTool, CallContext, Invoke
 from treadle.tools.schema_check import checker
+from treadle.tools.threads import in_thread
 
 _PASSED = ("run", "thread", "idempotency_key")
 _EMPTY: JsonSchema = {"type": "object", "properties": {}}
@@ -99,23 +99,11 @@ def _invoker(
             arguments = arguments | {n: v for n, v in zip(_PASSED, supplied, strict=True) if n in passed}
         if is_async:
             return await function(**arguments)
-        given = await asyncio.to_thread(_call, function, arguments)
+        given = await in_thread(function, arguments)
         # A decorator may hide that a function is asynchronous.
         return await given if inspect.isawaitable(given) else given
 
     return invoke
-
-
-def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Call a function of a thread.
-
-    Hazard: a future cannot carry StopIteration; whoever waits for it would wait for ever.
-    """
-    try:
-        return function(**arguments)
-    except StopIteration as e:
-        msg = "the function raised StopIteration"
-        raise RuntimeError(msg) from e
 
 
 # -- finding -------------------------------------------------------------------------------------------------
