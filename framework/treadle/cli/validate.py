@@ -15,10 +15,11 @@ import click
 from treadle.cli import exit as codes
 from treadle.cli.context import PROJECT_FILE, Invocation, command
 from treadle.cli.output import data, note, wants_color
-from treadle.errors import ConfigurationError, Problem
+from treadle.errors import ConfigurationError, DefinitionError, Problem
 
 if TYPE_CHECKING:
     from treadle.definition.document import Document, Loaded
+    from treadle.objects.project import ProjectSpec
 
 DOCUMENTS = ("*.agent.yaml", "*.agent.yml", PROJECT_FILE)
 """What is looked for in a folder; a file that is named outright may be called anything."""
@@ -55,7 +56,7 @@ def validate(
     project = _project_file(invocation, files[0])
     if project and project.resolve() not in {file.resolve() for file in files}:
         files.insert(0, project)
-    loaded = load(files, dialect=dialect)
+    loaded = load(files, project=_named_rules(invocation, project), dialect=dialect)
     problems = [*loaded.problems, *(unresolved(loaded) if resolve else ())]
     rendered = render(problems, loaded.sources, fmt=form, color=wants_color(sys.stdout))
     if rendered:
@@ -146,6 +147,18 @@ def _expand(names: Sequence[str]) -> Iterator[Path]:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
+
+
+def _named_rules(invocation: Invocation, file: Path | None) -> ProjectSpec | None:
+    """Give the project that `--project` puts above every file's own; None where its file has problems of its own."""
+    from treadle.definition.load import load_project
+
+    if invocation.project is None or file is None:
+        return None
+    try:
+        return load_project(file)[0]
+    except (DefinitionError, ConfigurationError):
+        return None
 
 
 def _project_file(invocation: Invocation, first: Path) -> Path | None:
