@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from treadle.errors import ConfigurationError, NotFound, StateError
+from treadle.errors import ConfigurationError, NotFound, StateError, StoreError
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
 from treadle.providers.base import ModelReply
@@ -177,6 +177,25 @@ async def test_a_cancel_that_its_process_did_not_finish_is_finished_by_the_next(
     await again.runs.cancel(run.id)
     assert (await again.runs.get(run.id)).status == "cancelled"
     assert (await again.runs.create_and_wait(scene.thread_id, agent=scene.agent)).output == "ok"
+
+
+async def test_a_run_whose_walk_broke_with_the_store_can_be_cancelled(workshop):
+    async def fill_the_disk() -> str:
+        scene.treadle.store._writer.pragma("max_page_count", 1)
+        return "x" * 15_000
+
+    scene = await workshop.start(
+        [{"calls": [{"name": "fill_the_disk", "arguments": {}}]}, "ok"], tools=[fill_the_disk]
+    )
+    run = await scene.create()
+    with pytest.raises(StoreError, match="full"):
+        await scene.runs.wait(run.id)
+    scene.treadle.store._writer.pragma("max_page_count", 1_000_000)
+    assert (await scene.runs.get(run.id)).status == "in_progress"
+    await scene.runs.cancel(run.id)
+    assert (await scene.runs.get(run.id)).status == "cancelled"
+    assert "outcome unknown" in (await scene.results())[0]
+    assert (await scene.run()).output == "ok"
 
 
 async def test_cancelling_races_with_the_end_and_one_of_them_wins(workshop):

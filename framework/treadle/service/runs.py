@@ -497,7 +497,7 @@ class Runs:
                     event="cancel",
                     run=run,
                 )
-            is_left = run.walker is not None and _is_gone(run.walker)
+            is_left = self._is_left(run)
             if run.status == "cancelling" and not is_left:
                 return run
             try:
@@ -516,6 +516,13 @@ class Runs:
             else:
                 treadle.executor.cancel(run.id)
             return committed.run
+
+    def _is_left(self, run: Run) -> bool:
+        """Tell whether a run's walker has stopped without letting it go: its process is gone, or its walk broke."""
+        executor = self._treadle.executor
+        if run.walker == executor.walker:
+            return not executor.is_walking(run.id)
+        return run.walker is not None and _is_gone(run.walker)
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
         """Replace a run's metadata.
