@@ -1,0 +1,93 @@
+"""The schema keeps its rules whatever writes: each trigger refuses what it is there to refuse."""
+
+import apsw
+import pytest
+
+from treadle import lifecycle
+from treadle.store.sqlite import SqliteStore
+from treadle.testing.store_contract import Walked, a_step
+
+MESSAGE = (
+    "INSERT INTO messages (pos, tenant, role, status, listed, reply, call, tokens, run, created_ms, text) "
+    "VALUES ((1 << 32) + {}, 'default', '{}', '{}', 1, {}, {}, 1, {}, 1, 'x')"
+)
+REFUSED = {
+    "agent_versions_frozen": "UPDATE agent_versions SET spec = '{}'",
+    "messages_gapless": MESSAGE.format(9, "assistant", "completed", "NULL", "NULL", 1),
+    "messages_busy": MESSAGE.format(3, "user", "completed", "NULL", "NULL", "NULL"),
+    "messages_result": MESSAGE.format(3, "tool", "completed", 2, 1, 1),
+    "messages_kept": "DELETE FROM messages WHERE pos = (1 << 32) + 1",
+    "messages_birth": MESSAGE.format(3, "assistant", "done", "NULL", "NULL", 1),
+    "messages_moves": "UPDATE messages SET status = 'in_progress'",
+    "runs_revision": "UPDATE runs SET status = 'requires_action'",
+    "runs_whole": "UPDATE runs SET status = 'failed', rev = rev + 1",
+    "runs_birth": "INSERT INTO runs (tenant, id, thread, agent_id, agent_version, graph, status, rev, fence, first_seq, "
+    "created_ms, walked_ms) VALUES ('default', 'run_x', 99, 'a', 1, 1, 'in_progress', 0, 0, 1, 1, 0)",
+    "runs_moves": "UPDATE runs SET status = 'done', rev = rev + 1",
+    "steps_frozen": "UPDATE steps SET fence = 7 WHERE n = 0",
+    "steps_birth": "INSERT INTO steps (pos, tenant, path, attempt, kind, status, fence, started_ms, said) "
+    "VALUES ((1 << 32) + 9, 'default', 'x#1', 1, 'assign', 'done', 1, 1, 0)",
+    "steps_moves": "UPDATE steps SET status = 'done' WHERE n = 1",
+}
+SAID = {
+    "agent_versions_frozen": "frozen", "messages_gapless": "gap", "messages_busy": "busy", "messages_result": "unpaired",
+    "messages_kept": "gap", "runs_revision": "revision", "runs_whole": "whole", "steps_frozen": "frozen",
+}  # fmt: skip
+
+
+@pytest.fixture
+async def connection(tmp_path):
+    """Give a raw connection to a store with a walked run that has an open call and an open step."""
+    store = SqliteStore(tmp_path / "store.db")
+    walked = await Walked.begin(store)
+    await walked.ask()
+    await walked.commit(steps=[a_step(walked.run, 1, status="in_progress")])
+    await store.close()
+    opened = apsw.Connection(str(tmp_path / "store.db"))
+    yield opened
+    opened.close()
+
+
+async def test_every_trigger_is_shown_to_refuse(connection):
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")}
+    assert found - {"messages_answered"} == set(REFUSED)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_trigger_refuses_what_it_is_there_for(connection, name):
+    with pytest.raises(apsw.ConstraintError, match=f"treadle:{SAID.get(name, 'status')}"):
+        connection.execute(REFUSED[name])
+
+
+async def test_a_result_closes_its_call(connection):
+    assert connection.execute("SELECT open FROM messages WHERE pos = (1 << 32) + 2").fetchone() == ("1",)
+    connection.execute(MESSAGE.format(3, "tool", "completed", 2, 0, 1))
+    assert connection.execute("SELECT open FROM messages WHERE pos = (1 << 32) + 2").fetchone() == ("0",)
+
+
+@pytest.mark.parametrize(
+    ("table", "noun", "where"),
+    [
+        ("runs", lifecycle.RUN, "no = 1"),
+        ("steps", lifecycle.STEP, "n = 1"),
+        ("messages", lifecycle.MESSAGE, "pos = (1 << 32) + 1"),
+    ],
+)
+async def test_raw_moves_follow_the_tables(connection, table, noun, where):
+    """Every pair of statuses, written past everything but the schema."""
+    connection.execute("DROP TRIGGER runs_whole; DROP TRIGGER steps_frozen; DROP TRIGGER runs_revision")
+    moves = connection.execute(
+        "SELECT sql FROM sqlite_schema WHERE name = ?", (f"{table}_moves",)
+    ).fetchone()[0]
+    for before in noun:
+        for after in [*noun, "nonsense"]:
+            connection.execute(f"DROP TRIGGER {table}_moves")
+            connection.execute(f"UPDATE {table} SET status = ? WHERE {where}", (before,))
+            connection.execute(moves)
+            is_legal = after in noun[before] or after == before
+            try:
+                connection.execute(f"UPDATE {table} SET status = ? WHERE {where}", (after,))
+            except apsw.ConstraintError:
+                assert not is_legal, (before, after)
+            else:
+                assert is_legal, (before, after)
