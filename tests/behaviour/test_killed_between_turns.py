@@ -68,15 +68,14 @@ def check_reported(path, reported, folder):
     async def read():
         async with Treadle(f"sqlite:///{path}", project=folder) as treadle:
             (thread,) = await treadle.threads.list()
-            answers = [
-                m.text
-                for m in await treadle.messages.list(thread.id, order="asc", limit=1000)
-                if m.role == "assistant"
-            ]
+            answers, turn = {}, ""
+            for message in await treadle.messages.list(thread.id, order="asc", limit=1000):
+                turn = message.text if message.role == "user" else turn
+                answers[turn] = message.text
             for line in reported:
-                turn, status, text = line.split(" ", 2)
+                number, status, text = line.split(" ", 2)
                 assert status == "completed"
-                assert answers[int(turn)] == text
+                assert answers[f"turn {number}"] == text
 
     asyncio.run(read())
 
