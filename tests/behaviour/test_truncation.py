@@ -55,13 +55,13 @@ async def test_auto_keeps_the_first_message_and_the_tail_and_never_half_of_a_cal
     last = scene.requests[-1].messages
     assert last[0].plain == "The very first"
     assert last[1].seq > 10
-    assert [m.seq for m in last[1:]] == list(range(last[1].seq, last[-1].seq + 1))
+    assert sorted(m.seq for m in last[1:]) == list(range(last[1].seq, len(last) - 1 + last[1].seq))
     assert sum(m.tokens for m in last) <= 1000
 
 
 async def test_a_thread_that_fits_is_sent_whole(workshop):
     scene = await talk(workshop, 5)
-    assert [m.seq for m in scene.requests[-1].messages] == list(
+    assert sorted(m.seq for m in scene.requests[-1].messages) == list(
         range(1, len(scene.requests[-1].messages) + 1)
     )
 
