@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 
-COLLECT_AFTER = 50_000
-"""Objects between two collections: a command is short, and what its imports make is there to stay."""
-
 
 def main() -> None:
-    """Run the command line and exit with its code."""
-    gc.set_threshold(COLLECT_AFTER)
+    """Run the command line and exit with its code.
+
+    Garbage is not collected while a command is imported: what imports make is there to stay. Commands that run
+    on turn the collection on again when they have opened what they need.
+    """
+    gc.disable()
     from treadle.cli import main as cli_main
 
     cli_main()

@@ -44,15 +44,23 @@ class Opened:
 
     def treadle(self, *, store: str | None = None) -> Treadle:
         """Open the store and the project; `store` replaces the configured one."""
+        import gc
+
+        from treadle.objects.project import Project
         from treadle.service import Treadle
 
         configuration = self.configuration
-        return Treadle(
+        spec, root = configuration.project, configuration.root
+        treadle = Treadle(
             store,
             settings=configuration.settings,
-            project=configuration.file or configuration.root,
+            project=root if spec is None else Project(spec, root),
             base_url=self.base_url,
         )
+        # What was imported stays for good: nothing that runs from here on has it looked through again.
+        gc.freeze()
+        gc.enable()
+        return treadle
 
     def command(self, rest: str) -> str:
         """Give a treadle command for a hint."""

@@ -50,7 +50,7 @@ _HINTS = (
 )
 
 
-class _Stop(Exception):  # noqa: N818 - control flow: the file is given up, its problem is already noted
+class _Stop(Exception):
     """Give the file up."""
 
 

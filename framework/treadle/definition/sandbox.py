@@ -318,7 +318,7 @@ class _Token:
     before: str
 
 
-class _Unsound(Exception):  # noqa: N818 - never leaves this module
+class _Unsound(Exception):
     """The source cannot be parsed; carries the one problem."""
 
     def __init__(self, problem: TemplateProblem) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -59,3 +60,10 @@ class ProjectSpec(Record):
     templates: tuple[str, ...] = Field(default=(), description="Folders that templates include from.")
     defaults: ProjectDefaults = Field(default_factory=ProjectDefaults)
     extensions: dict[str, Any] = Field(default_factory=dict, description="The document's x- keys, untouched.")
+
+
+class Project(NamedTuple):
+    """A project as it is in use: its document, and the folder that it rules."""
+
+    spec: ProjectSpec
+    root: Path

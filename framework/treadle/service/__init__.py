@@ -20,7 +20,7 @@ from treadle.engine.stream import Stream
 from treadle.errors import ConfigurationError, StateError
 from treadle.ids import Ids, SortableIds
 from treadle.objects.agent import Agent
-from treadle.objects.project import ProjectSpec
+from treadle.objects.project import Project, ProjectSpec
 from treadle.objects.run import Run
 from treadle.providers.base import Provider
 from treadle.service.agents import Agents
@@ -54,7 +54,7 @@ class Treadle:
         clock: Clock | None = None,
         ids: Ids | None = None,
         settings: Settings | None = None,
-        project: str | Path | None = None,
+        project: str | Path | Project | None = None,
         base_url: str | None = None,
     ) -> None:
         """Open the store (making it where there is none) and read the project.
@@ -62,14 +62,14 @@ class Treadle:
         Shapes: `store` is a URL such as ``sqlite:///treadle.db``, a path, or a store; without it the
         environment's TREADLE_STORE, then the project's `store`, then ``.treadle/treadle.db`` in the project.
         `tools` are functions that agents may use by name. `providers` replaces the providers of a type
-        (`openai`, `scripted` …). `project` is a folder or its `treadle.yaml`; without it the nearest one above
-        the current folder counts. `base_url` replaces the default connection's address.
+        (`openai`, `scripted` …). `project` is a folder, its `treadle.yaml`, or a project that is already read;
+        without it the nearest one above the current folder counts. `base_url` replaces the default connection's address.
 
         Errors: StoreError; DefinitionError for the project file; ConfigurationError.
         """
         self.settings = settings or Settings.from_environment()
         self.tenant = self.settings.tenant
-        self.project, self.root = read_project(project)
+        self.project, self.root = project if isinstance(project, Project) else read_project(project)
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SortableIds()
         self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
@@ -128,7 +128,7 @@ class Treadle:
         await self.store.close()
 
 
-def read_project(given: str | Path | None) -> tuple[ProjectSpec, Path]:
+def read_project(given: str | Path | None) -> Project:
     """Give the project of a folder and the folder it is in; an empty project where there is no file.
 
     Errors: ConfigurationError when the folder does not exist; DefinitionError for the file's problems.
@@ -138,8 +138,8 @@ def read_project(given: str | Path | None) -> tuple[ProjectSpec, Path]:
         raise ConfigurationError(f"there is no project at {start}", hint="name a folder with a treadle.yaml")
     found = start if start.is_file() else find_project(start)
     if found is None:
-        return ProjectSpec(), start.resolve()
-    return load_project(found)[0], found.resolve().parent
+        return Project(ProjectSpec.model_construct(), start.resolve())
+    return Project(load_project(found)[0], found.resolve().parent)
 
 
 def _inside(url: str, root: Path) -> str:
