@@ -49,8 +49,12 @@ FILE_BYTES = 1024 * 1024
 SLOW_COMMIT_S = 0.003
 """Above this a group is written on the thread: streams would stall otherwise."""
 BUSY_MS = 10_000
-CHECKPOINT_PAGES = 4000
-"""Pages of the log between two checkpoints: a page that changes often is copied to the file less often."""
+CHECKPOINT_PAGES = {"full": 1000, "normal": 4000}
+"""Pages of the log between two checkpoints, by durability.
+
+A longer log copies a page that changes often to the file less often. Where every commit waits for the disk, it
+must be short: waiting is cheap only once the log has been as long before, and no longer grows.
+"""
 POLL_S = 0.1
 BIRTH_EVENTS = 2
 """A run's row is its first two events: it was created, and queued."""
@@ -104,7 +108,7 @@ class SqliteStore:
             refuse_foreign(connection, name=self._name)
             if self._path:
                 _use_wal(connection)
-            connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES[self._durability])
             connection.pragma("synchronous", self._durability.upper())
             connection.pragma("temp_store", "MEMORY")
             migrate(connection, name=self._name)
