@@ -19,9 +19,14 @@ def refuse_foreign(connection: Connection, *, name: str) -> int:
 
     Errors: StoreError when the file is newer than this code, or is somebody else's database.
     """
-    version = int(connection.pragma("user_version"))
-    owner = int(connection.pragma("application_id"))
-    is_empty = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    # Invariant: one snapshot; another process may be making the store meanwhile.
+    connection.execute("SAVEPOINT looking")
+    try:
+        version = int(connection.pragma("user_version"))
+        owner = int(connection.pragma("application_id"))
+        is_empty = not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    finally:
+        connection.execute("RELEASE looking")
     if owner != APPLICATION_ID and (owner or version or not is_empty):
         raise StoreError(f"{name} is a SQLite database of something else", hint="name another store")
     if version > newest():
