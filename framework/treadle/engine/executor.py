@@ -573,13 +573,7 @@ class Executor:
             "last_error": error,
             "incomplete_reason": reason if status == "incomplete" else None,
         }
-        data: dict[str, Any] = {"reason": reason} if status == "incomplete" else {}
-        if error is not None:
-            data["last_error"] = error.model_dump()
-        end = Event(walk.run.id, f"thread.run.{status}", walk.run.id, data)
-        await self._commit(
-            walk, closing._replace(status=status, changes=changes, events=[*closing.events, end], now_ms=now)
-        )
+        await self._commit(walk, closing._replace(status=status, changes=changes, now_ms=now))
         return True
 
     async def _close_open(self, walk: _Position, why: str, draft: Checkpoint, now: int) -> Checkpoint:

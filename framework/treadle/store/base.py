@@ -52,8 +52,9 @@ class Checkpoint(NamedTuple):
     Shapes: `run` is the run as the writer knows it; its fence, status and revision must be what the store has.
     `status` is the status it moves to, None where it stays; `changes` are further fields of the run, written
     only with a move. `messages` carry the `seq` that the writer gave them. A step that has ended is its own
-    event; `events` are those beside them, and all get their numbers here, the steps' first. `claim_by` takes
-    the run for a walker, after a move to `queued`. `is_followed` asks for the events in return.
+    event, and so is the run's end; `events` are those beside them, and all get their numbers here, the steps'
+    first and the end last. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
+    for the events in return.
     """
 
     run: Run

@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 
 from treadle.errors import StateError
 from treadle.ids import mark, place_of, placed
+from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message
@@ -273,6 +274,28 @@ def step_events(step: Step, message_id: Callable[[int], str]) -> tuple[Event, ..
     status = "incomplete" if step.edge == "incomplete" else "completed"
     seq = step.event_seq - 1 if step.event_seq else None
     return (Event(step.run_id, f"thread.message.{status}", message_id(step.message_seq), {}, seq), ended)
+
+
+def run_events(record: Run, born: int, last: int) -> list[Event]:
+    """Give the events that a run's row is: its birth, and its end where it has ended.
+
+    Shapes: `born` counts the events of its birth; `last` is the number before that of its end.
+    """
+    names = ("thread.run.created", "thread.run.queued", "thread.run.in_progress")[:born]
+    events = [Event(record.id, name, record.id, seq=seq) for seq, name in enumerate(names, 1)]
+    if is_terminal(record.status):
+        events.append(final_event(record, last + 1))
+    return events
+
+
+def final_event(record: Run, seq: int) -> Event:
+    """Give the event that a run's end is, with the reason or the error that its row has."""
+    data: dict[str, Any] = {}
+    if record.incomplete_reason is not None:
+        data["reason"] = record.incomplete_reason
+    if record.last_error is not None:
+        data["last_error"] = record.last_error.model_dump()
+    return Event(record.id, f"thread.run.{record.status}", record.id, data, seq)
 
 
 def event(run_id: str, row: Row) -> Event:

@@ -56,8 +56,6 @@ A longer log copies a page that changes often to the file less often. Where ever
 must be short: waiting is cheap only once the log has been as long before, and no longer grows.
 """
 POLL_S = 0.1
-BIRTH_EVENTS = 2
-"""A run's row is its first two events: it was created, and queued."""
 _LAST = (1 << 62) - 1
 _AFTER_ALL = "\U0010ffff"
 
@@ -363,21 +361,21 @@ class SqliteStore:
     def _insert_run(self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]]) -> Run:
         cursor, sql = self._cursor, self._sql
         thread_no = self._thread_no(tenant, run.thread_id, cursor)
-        agent = (tenant, run.agent_id, run.agent_version)
-        if cursor.execute(sql["is_agent_version"], agent).fetchone() is None:
-            raise NotFound("agent", run.agent_id)
         first_seq = run.first_seq or self._next_seq(thread_no)
         parent = self._run_no(tenant, run.parent_id, cursor)[0] if run.parent_id else None
+        born = 2 if claim_by is None else 3
         row = cursor.execute(
             sql["insert_run"],
             (
-                tenant, run.id, thread_no, parent, run.agent_id, run.agent_version,
-                self._graph_no(tenant, run.graph), run.status, run.rev, run.fence, None, first_seq,
-                run.created_ms, None, None, run.expires_ms, run.wake_ms, run.walked_ms, None, None,
+                tenant, run.id, thread_no, parent, run.agent_id, run.agent_version, run.graph, run.status, run.rev,
+                run.fence, first_seq, born, run.created_ms, run.expires_ms, run.wake_ms, run.walked_ms,
                 rows.dump_body(run.metadata), rows.run_body(run),
             ),
         ).fetchone()  # fmt: skip
-        no = cast("int", cast("tuple[Any, ...]", row)[0])
+        if row is None:
+            self._graph_no(tenant, run.graph)
+            raise NotFound("agent", run.agent_id)
+        no = cast("int", row[0])
         made.append((tenant, run.id))
         self._runs[tenant, run.id] = (no, thread_no)
         _trim(self._runs)
@@ -390,8 +388,7 @@ class SqliteStore:
             "started_ms": run.created_ms, "first_seq": first_seq,
         }  # fmt: skip
         run = run.model_copy(update=changes)
-        self._insert_event(tenant, no, BIRTH_EVENTS + 1, Event(run.id, "thread.run.in_progress", run.id))
-        self._last[no] = (run.rev, BIRTH_EVENTS + 1)
+        self._last[no] = (run.rev, born)
         return run
 
     def _next_seq(self, thread_no: int) -> int:
@@ -668,8 +665,11 @@ class SqliteStore:
         thread = self._read_one("id_of_thread", (thread_no,))
         message_id = partial(rows.message_id, tenant, thread_no, thread[0] if thread else "")
         bounds = (tenant, no, after, limit)
-        born = ("thread.run.created", "thread.run.queued")
-        found = [Event(run_id, name, run_id, seq=seq) for seq, name in enumerate(born, 1)]
+        row = self._read_one("get_run", (tenant, run_id))
+        numbers = self._read_one("last_event", (tenant, no))
+        if row is None or numbers is None:
+            raise NotFound("run", run_id)
+        found = rows.run_events(rows.run(tenant, row), numbers[1], numbers[0])
         found += [rows.event(run_id, row) for row in self._read("events_after", bounds)]
         for row in self._read("step_events_after", bounds):
             found += rows.step_events(rows.step(tenant, run_id, row), message_id)
@@ -793,6 +793,8 @@ class SqliteStore:
             self._insert_event(tenant, no, last, event)
             events.append(event._replace(seq=last))
         self._last[no] = (run.rev, last)
+        if is_terminal(run.status):
+            events.append(rows.final_event(run, last + 1))
         return Committed(run, tuple(events))
 
     def _put_step(self, step: Step, run_no: int, event: int | None) -> None:

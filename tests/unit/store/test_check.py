@@ -61,12 +61,10 @@ async def make(path):
                 said=True,
             ),
         ]
-        final = Event(walked.run.id, "thread.run.completed", walked.run.id)
         await walked.commit(
             "completed",
             messages=[answer],
             steps=steps,
-            events=[final],
             changes={"ended_ms": 9, "usage": Usage(prompt_tokens=1, completion_tokens=1)},
         )
     await store.close()
@@ -99,8 +97,8 @@ BREAKS = {
     "rootless_runs": "DELETE FROM agent_versions",
     "unfinished_runs": "UPDATE runs SET prompt_tokens = NULL WHERE no = 1",
     "ended_too_early": "UPDATE runs SET walker = 'w' WHERE no = 2",
-    "final_events": "INSERT INTO events VALUES ('default', 1, (SELECT max(seq) + 1 FROM events WHERE run = 1), 'x', NULL, NULL)",
-    "event_gaps": "UPDATE events SET seq = seq + 1 WHERE run = 2 AND seq = (SELECT max(seq) FROM events WHERE run = 2)",
+    "doubled_events": "INSERT INTO events VALUES ('default', 1, (SELECT max(event) + 1 FROM steps WHERE run = 1), 'thread.run.completed', NULL, NULL)",
+    "event_gaps": "UPDATE steps SET event = event + 1 WHERE run = 1 AND n = (SELECT max(n) FROM steps WHERE run = 1)",
     "lost_steps": "UPDATE steps SET fence = 9 WHERE run = 1 AND n = 0",
     "doubled_steps": "UPDATE steps SET path = 'model_call#1' WHERE run = 1 AND n = 3",
     "misplaced_steps": "UPDATE steps SET message = 3 WHERE run = 1 AND n = 1",

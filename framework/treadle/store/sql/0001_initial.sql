@@ -84,6 +84,7 @@ CREATE TABLE runs (
   fence             INTEGER NOT NULL,
   walker            TEXT,
   first_seq         INTEGER NOT NULL,
+  born              INTEGER NOT NULL,   -- how many events the row's birth is: created, queued, and in_progress
   created_ms        INTEGER NOT NULL,
   started_ms        INTEGER,
   ended_ms          INTEGER,
@@ -127,7 +128,7 @@ CREATE TABLE steps (
   body              TEXT
 ) STRICT;
 
--- The first two events of a run are its row, the end of a step is the step's row; the others are here.
+-- A run's birth and its end are events that its row is, the end of a step is the step's row; the others are here.
 CREATE TABLE events (
   tenant TEXT    NOT NULL,
   run    INTEGER NOT NULL,

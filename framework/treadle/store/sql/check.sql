@@ -76,29 +76,21 @@ WHERE r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
 AND (r.ended_ms IS NOT NULL OR (r.walker IS NULL AND r.status = 'in_progress')
   OR (r.walker IS NOT NULL AND r.status NOT IN ('in_progress', 'cancelling')));
 
--- name: final_events
--- a run that has ended has one event that says so, and it is the last; an active run has none
-WITH final AS (
-  SELECT tenant, run, count(*) AS number, max(name) AS name, max(seq) AS seq FROM events
-  WHERE name IN ('thread.run.cancelled', 'thread.run.completed', 'thread.run.incomplete', 'thread.run.failed',
-    'thread.run.expired')
-  GROUP BY tenant, run)
-SELECT r.id, r.status || ' with ' || coalesce(f.number || ' final events', 'no final event') FROM runs r
-LEFT JOIN final f ON f.tenant = r.tenant AND f.run = r.no
-WHERE coalesce(f.number, 0) <> (r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired'))
-OR (f.number = 1 AND (f.name <> 'thread.run.' || r.status
-  OR EXISTS (SELECT 1 FROM events l WHERE l.tenant = r.tenant AND l.run = r.no AND l.seq > f.seq)
-  OR EXISTS (SELECT 1 FROM steps l WHERE l.pos >= r.no << 32 AND l.pos < (r.no + 1) << 32 AND l.event > f.seq)));
+-- name: doubled_events
+-- a run's birth and its end are its row, and stand nowhere else
+SELECT r.id, e.name FROM events e JOIN runs r ON r.no = e.run AND r.tenant = e.tenant
+WHERE e.name IN ('thread.run.created', 'thread.run.cancelled', 'thread.run.completed', 'thread.run.incomplete',
+  'thread.run.failed', 'thread.run.expired');
 
 -- name: event_gaps
--- a run's events count on from its two first ones without a gap
+-- a run's events count on from its birth without a gap
 SELECT coalesce(r.id, 'run number ' || e.run), count(*) || ' events, the last has seq ' || max(e.seq)
 FROM (
   SELECT tenant, run, seq FROM events
   UNION ALL SELECT tenant, run, event FROM steps WHERE event IS NOT NULL
   UNION ALL SELECT tenant, run, event - 1 FROM steps WHERE event IS NOT NULL AND said
 ) e LEFT JOIN runs r ON r.no = e.run AND r.tenant = e.tenant
-GROUP BY e.tenant, e.run HAVING r.no IS NULL OR min(e.seq) <> 3 OR max(e.seq) <> count(*) + 2
+GROUP BY e.tenant, e.run HAVING r.no IS NULL OR min(e.seq) <> r.born + 1 OR max(e.seq) <> count(*) + r.born
 OR count(DISTINCT e.seq) <> count(*);
 
 -- name: lost_steps

@@ -32,11 +32,6 @@ SELECT a.id, v.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
 WHERE a.tenant = ? AND a.id = ? AND v.version = ?;
 
--- name: is_agent_version
--- Whether an agent has a version and is not deleted: what a new run needs.
-SELECT 1 FROM agents a JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
-WHERE a.tenant = ? AND a.id = ? AND v.version = ? AND a.deleted_ms IS NULL;
-
 -- name: list_agents_asc
 -- Agents from the oldest on, between two ids.
 SELECT a.id, a.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
@@ -160,10 +155,13 @@ SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, b
 FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' ORDER BY pos ASC LIMIT 1;
 
 -- name: insert_run
--- A new run.
-INSERT INTO runs (tenant, id, thread, parent, agent_id, agent_version, graph, status, rev, fence, walker, first_seq,
+-- A new run of a graph that is there, and of a version of an agent that is not deleted.
+INSERT INTO runs (tenant, id, thread, parent, agent_id, agent_version, graph, status, rev, fence, walker, first_seq, born,
   created_ms, started_ms, ended_ms, expires_ms, wake_ms, walked_ms, prompt_tokens, completion_tokens, metadata, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING no;
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, g.no, ?8, ?9, ?10, NULL, ?11, ?12, ?13, NULL, NULL, ?14, ?15, ?16, NULL, NULL, ?17, ?18
+FROM graphs g JOIN agent_versions v ON v.tenant = ?1 AND v.id = ?5 AND v.version = ?6
+JOIN agents a ON a.tenant = v.tenant AND a.id = v.id AND a.deleted_ms IS NULL
+WHERE g.tenant = ?1 AND g.digest = ?7 RETURNING no;
 
 -- name: number_of_run
 -- The numbers of a run and of its thread.
@@ -226,9 +224,10 @@ SELECT id FROM agents WHERE tenant = ? AND id >= ? AND id < ? AND deleted_ms IS 
 SELECT fence, status, rev FROM runs WHERE no = ? AND tenant = ?;
 
 -- name: last_event
--- The number of a run's last event.
-SELECT max(2, coalesce((SELECT max(seq) FROM events WHERE tenant = ?1 AND run = ?2), 0),
-  coalesce((SELECT max(event) FROM steps WHERE pos >= ?2 << 32 AND pos < (?2 + 1) << 32 AND tenant = ?1), 0));
+-- The number of a run's last event, its end left out.
+SELECT max(r.born, coalesce((SELECT max(seq) FROM events WHERE tenant = ?1 AND run = ?2), 0),
+  coalesce((SELECT max(event) FROM steps WHERE pos >= ?2 << 32 AND pos < (?2 + 1) << 32 AND tenant = ?1), 0)), r.born
+FROM runs r WHERE r.no = ?2 AND r.tenant = ?1;
 
 -- name: update_run
 -- A move of a run, if it still is where it was.
