@@ -9,7 +9,8 @@ from treadle.errors import ProviderError, StateError, ThreadBusy
 from treadle.objects.agent import Instructions
 from treadle.objects.message import ToolCall
 from treadle.objects.tool import FunctionTool, Retry
-from treadle.providers.base import ModelReply
+from treadle.providers.base import ModelReply, TextDelta
+from treadle.service import Treadle
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.fakes import FrozenClock
 
@@ -632,3 +633,51 @@ async def test_metadata_written_while_a_run_waits_leaves_its_calls(workshop):
     await scene.runs.update(run.id, metadata={"b": 2})
     waiting = await scene.runs.get(run.id)
     assert (waiting.metadata, [c.id for c in waiting.required_action]) == ({"b": 2}, ["c1"])
+
+
+class BreaksOnce:
+    """A model that says half a word, breaks, and answers when it is asked again."""
+
+    def __init__(self):
+        self.calls = 0
+
+    async def call(self, request, emit):
+        self.calls += 1
+        emit(TextDelta("Hal"))
+        if self.calls == 1:
+            raise ProviderError("the stream was cut", kind="connection", retryable=True)
+        emit(TextDelta("lo"))
+        return ModelReply(text="Hallo", finish_reason="stop")
+
+    async def close(self):
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+async def test_what_a_reader_has_seen_of_a_reply_is_not_said_again(tmp_path, is_followed):
+    model = BreaksOnce()
+    providers = {"scripted": model}
+    async with Treadle(
+        "sqlite://:memory:", project=tmp_path, clock=FrozenClock(), providers=providers
+    ) as treadle:
+        agent = await treadle.agents.create(model="scripted", retry=Retry(max_attempts=3))
+        hello = [{"role": "user", "content": "Hello"}]
+        if is_followed:
+            events = [e async for e in treadle.runs.stream(None, agent=agent, additional_messages=hello)]
+            assert [e.data["text"] for e in events if e.name == "thread.message.delta"] == ["Hal"]
+            assert events[-1].name == "thread.run.failed"
+            assert model.calls == 1
+        else:
+            run = await treadle.runs.create_and_wait(None, agent=agent, additional_messages=hello)
+            assert (run.status, run.output, model.calls) == ("completed", "Hallo", 2)
+
+
+async def test_a_rule_for_all_server_errors_covers_each(workshop):
+    down = {"error": {"kind": "http_503", "message": "down"}}
+    rule = Retry(max_attempts=2, on=("http_5xx",))
+    scene = await workshop.start([down, "up"], retry=rule, clock=FrozenClock())
+    assert (await scene.run()).output == "up"
+    scene = await workshop.start(
+        [down, "up"], retry=Retry(max_attempts=2, on=("http_4xx",)), clock=FrozenClock()
+    )
+    assert (await scene.run()).last_error.code == "http_503"

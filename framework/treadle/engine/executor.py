@@ -39,7 +39,7 @@ from treadle.steps.model_call import error_of
 from treadle.steps.tool_call import UNKNOWN, result_row
 from treadle.store.base import Blob, Checkpoint, Store
 from treadle.text import clean
-from treadle.tools.gate import delay_s, digest, failure
+from treadle.tools.gate import delay_s, digest, failure, is_repeated
 
 logger = logging.getLogger("treadle.engine")
 
@@ -126,6 +126,28 @@ class _Started:
     context: StepContext
     started_ms: int
     n: int
+
+
+class _Teller:
+    """Hands a step's deltas on to the readers of its run."""
+
+    def __init__(self, stream: Stream, run_id: str, path: str, message_id: str) -> None:
+        self._stream = stream
+        self._run_id = run_id
+        self._path = path
+        self._message_id = message_id
+        self.has_spoken = False
+
+    def __call__(self, delta: Delta) -> None:
+        self.has_spoken = True
+        if isinstance(delta, TextDelta):
+            event = Event(
+                self._run_id, "thread.message.delta", self._message_id, {"index": 0, "text": delta.text}
+            )
+        else:
+            part = {"index": delta.index, "id": delta.id, "name": delta.name, "arguments": delta.arguments}
+            event = Event(self._run_id, "thread.run.step.delta", self._path, part)
+        self._stream.publish(self._run_id, [event])
 
 
 class Executor:
@@ -335,21 +357,7 @@ class Executor:
             data["tool"] = call.name
         self._stream.publish(run_id, [Event(run_id, "thread.run.step.in_progress", activation.path, data)])
         message_id = self._store.message_id(walk.run.tenant, walk.run.thread_id, walk.window.next_seq)
-
-        def emit(delta: Delta) -> None:
-            if isinstance(delta, TextDelta):
-                event = Event(run_id, "thread.message.delta", message_id, {"index": 0, "text": delta.text})
-            else:
-                part = {
-                    "index": delta.index,
-                    "id": delta.id,
-                    "name": delta.name,
-                    "arguments": delta.arguments,
-                }
-                event = Event(run_id, "thread.run.step.delta", activation.path, part)
-            self._stream.publish(run_id, [event])
-
-        return emit
+        return _Teller(self._stream, run_id, activation.path, message_id)
 
     async def _call_of(self, walk: _Position, activation: Activation) -> ToolCall:
         seq = activation.reply_seq
@@ -409,14 +417,15 @@ class Executor:
             return _broken(step, error, ("failed", error.code))
 
     async def _again(self, walk: _Walk, step: _Started, intent: Intent, error: ProviderError) -> Effects:
-        """Try a model call again, as its retry rule says; each failed attempt is a step of its own."""
+        """Try a model call again, as its retry rule says; each failed attempt is a step of its own.
+
+        What a reader has seen of a reply is never taken back: a call that has spoken is not repeated.
+        """
         retry, path = walk.plan.spec.retry, step.activation.path
         attempt = walk.attempts.get(path, 0) + 1
         code = error.kind
-        repeated = retry is not None and (
-            code in retry.on or (code.startswith("http_5") and "http_5xx" in retry.on)
-        )
-        if retry is None or attempt >= retry.max_attempts or not repeated:
+        has_spoken = isinstance(step.context.emit, _Teller) and step.context.emit.has_spoken
+        if retry is None or attempt >= retry.max_attempts or has_spoken or not is_repeated(retry, code):
             return Effects(status="failed", last_error=error_of(error), ends=("failed", code))
         walk.attempts[path] = attempt
         failed = _failed_attempt(step, attempt, error_of(error), self._clock.now_ms(), walk)

@@ -95,7 +95,7 @@ async def dispatch(admitted: Admitted, context: CallContext, clock: Clock) -> Ou
             outcome.code is None
             or retry is None
             or attempt >= attempts
-            or not _is_repeated(retry, outcome.code)
+            or not is_repeated(retry, outcome.code)
         ):
             break
         await clock.sleep(delay_s(retry, attempt))
@@ -105,8 +105,9 @@ async def dispatch(admitted: Admitted, context: CallContext, clock: Clock) -> Ou
     return shorten(outcome, tool.spec.max_result_chars)
 
 
-def _is_repeated(retry: Retry, code: str) -> bool:
-    return code in retry.on
+def is_repeated(retry: Retry, code: str) -> bool:
+    """Tell whether a retry rule covers an error code; `http_5xx` covers `http_503`."""
+    return code in retry.on or (code.startswith("http_") and f"{code[:6]}xx" in retry.on)
 
 
 def delay_s(retry: Retry, attempt: int) -> float:
