@@ -60,7 +60,9 @@ class TreadleError(Exception):
     wire_code: ClassVar[str | None] = None
     http_status: ClassVar[int] = 500
 
-    def __init__(self, message: str | None = None, *, hint: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, hint: str | None = None, code: str | None = None
+    ) -> None:
         """Take the message (default: the class's docstring) and the way out.
 
         Shapes: `hint` is one sentence that says what to do; `code` replaces the class's TRnnn.
@@ -238,7 +240,9 @@ class ToolError(TreadleError):
 
     code = "TR067"
 
-    def __init__(self, message: str | None = None, *, tool: str | None = None, retryable: bool = False) -> None:
+    def __init__(
+        self, message: str | None = None, *, tool: str | None = None, retryable: bool = False
+    ) -> None:
         """Name the tool; `retryable` says whether its own retry rule may repeat it."""
         self.tool = tool
         self.retryable = retryable
@@ -251,7 +255,9 @@ class StoreError(TreadleError):
     code = "TR068"
     http_status = 503
 
-    def __init__(self, message: str | None = None, *, retryable: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str | None = None, *, retryable: bool = False, hint: str | None = None
+    ) -> None:
         """Say whether repeating the same call can help."""
         self.retryable = retryable
         super().__init__(message, hint=hint)

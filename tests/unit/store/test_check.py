@@ -8,7 +8,6 @@ import apsw
 import pytest
 
 from treadle.errors import StoreError
-from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import Usage
 from treadle.store.base import Blob
