@@ -115,7 +115,7 @@ class _Composer:
             self.events = _parse(self.source.text[self.base :], self.loader)
             for event in self.events:
                 if isinstance(event, yaml.DocumentStartEvent):
-                    begun = self.base + event.start_mark.index
+                    begun = self.base + _offset(event.start_mark)
                     if len(trees) >= MAX_DOCUMENTS:
                         raise self._stop(f"the file has more than {MAX_DOCUMENTS:,} documents", begun)
                     trees.append(self._document())
@@ -285,7 +285,7 @@ class _Composer:
             size += place.size
             chars += place.chars
             height = max(height, place.height + 1)
-        end = self.base + event.end_mark.index
+        end = self.base + _offset(event.end_mark)
         return items, Place(start, end, children=children, size=size, chars=chars, height=height)
 
     def _mapping(self, opening: Any, start: int, depth: int, label: str) -> tuple[Any, Place]:
@@ -315,7 +315,7 @@ class _Composer:
                 self._add("TR004", said, key_place.start, key_place.end, f"the first one is on line {first}")
                 continue
             out[key], children[key], keys[key] = value, place, (key_place.start, key_place.end)
-        end = self.base + event.end_mark.index
+        end = self.base + _offset(event.end_mark)
         if braces:
             del self.problems[before:]
             raw = self.source.text[start:end]
@@ -344,6 +344,12 @@ class _Composer:
             self._add("TR008", "a key must be text", place.start, place.end, hint)
             return None, place
         return raw, place
+
+
+def _offset(mark: yaml.Mark | None) -> int:
+    """Give where a mark stands in the text: the parser marks every event."""
+    assert mark is not None
+    return mark.index
 
 
 def _parse(text: str, loader: Any) -> Iterator[Any]:
