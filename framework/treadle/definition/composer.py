@@ -346,9 +346,8 @@ class _Composer:
         return raw, place
 
 
-def _offset(mark: yaml.Mark | None) -> int:
-    """Give where a mark stands in the text: the parser marks every event."""
-    assert mark is not None
+def _offset(mark: Any) -> int:
+    """Give where a mark stands in the text: both parsers mark every event, each with a type of its own."""
     return mark.index
 
 
