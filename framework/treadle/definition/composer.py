@@ -141,6 +141,11 @@ class _Composer:
         return False
 
     def _unreadable(self, error: yaml.YAMLError, offset: int, begun: int) -> None:
+        said = str(getattr(error, "problem", None) or "it is not YAML")
+        if "nesting depth" in said:
+            # Newer parsers have a limit of their own, and read ahead: theirs may be met before ours.
+            self._add("TR003", f"values are nested more than {MAX_DEPTH} deep", offset)
+            return
         line = self.source.position(offset)[0]
         for number in (line, line - 1):
             if number < 1 or self.source.starts[number - 1] + len(self.source.line(number)) < begun:
@@ -150,7 +155,6 @@ class _Composer:
                 start = self.source.starts[number - 1] + found.start("value")
                 self._unquoted(found["before"].strip(), found["value"].rstrip(), start)
                 return
-        said = str(getattr(error, "problem", None) or "it is not YAML")
         context = getattr(error, "context", None)
         if "that cannot start any token" in said and self.source.text[offset : offset + 1] == "\t":
             self._add("TR002", "a tab cannot indent YAML", offset, hint="indent with spaces")
