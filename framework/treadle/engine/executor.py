@@ -427,9 +427,9 @@ class Executor:
         has_spoken = isinstance(step.context.emit, _Teller) and step.context.emit.has_spoken
         if retry is None or attempt >= retry.max_attempts or has_spoken or not is_repeated(retry, code):
             return Effects(status="failed", last_error=error_of(error), ends=("failed", code))
+        failed = Effects(status="failed", edge="retry", last_error=error_of(error))
+        walk.failed_attempts.append(_step(walk, step, failed, None, ended_ms=self._clock.now_ms()))
         walk.attempts[path] = attempt
-        failed = _failed_attempt(step, attempt, error_of(error), self._clock.now_ms(), walk)
-        walk.failed_attempts.append(failed)
         wait_s = max(error.retry_after_s or 0.0, delay_s(retry, attempt))
         left = self._left(walk)
         await self._clock.sleep(wait_s if left is None else max(0.0, min(wait_s, left[0])))
@@ -784,27 +784,6 @@ def _error_of(error: Exception) -> RunError:
         return RunError(code=error.error_code, message=clean(message))
     text = " ".join(str(error).split())[:500]
     return RunError(code="server_error", message=clean(f"{type(error).__name__}: {text}"))
-
-
-def _failed_attempt(started: _Started, attempt: int, error: RunError, ended_ms: int, walk: _Walk) -> Step:
-    """Give the row of an attempt that failed and is made again."""
-    activation = started.activation
-    return Step(
-        run_id=walk.run.id,
-        tenant=walk.run.tenant,
-        n=started.n,
-        path=activation.path,
-        node=activation.node,
-        kind=walk.graph.node[activation.node].kind,
-        attempt=attempt,
-        status="failed",
-        fence=walk.run.fence,
-        cause=activation.cause,
-        started_ms=started.started_ms,
-        ended_ms=ended_ms,
-        edge="retry",
-        last_error=error,
-    )
 
 
 def _result(walk: _Position, activation: Activation, text: str, now: int, seq: int) -> Message:

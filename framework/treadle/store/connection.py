@@ -54,6 +54,10 @@ class Connection(Protocol):
         """Give how many rows the last statement changed."""
         ...
 
+    def last_insert_rowid(self) -> int:
+        """Give the key of the row that was inserted last."""
+        ...
+
     def set_busy_timeout(self, milliseconds: int, /) -> None:
         """Wait that long for another process's lock."""
         ...

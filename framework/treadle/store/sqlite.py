@@ -267,7 +267,8 @@ class SqliteStore:
         made: list[tuple[str, str]] = []
 
         def work() -> tuple[Stored, ...]:
-            return tuple(self._insert_one(tenant, record, claim_by, made) for record in records)
+            threads: dict[str, int] = {}
+            return tuple(self._insert_one(tenant, record, claim_by, made, threads) for record in records)
 
         try:
             stored = await self._write(work)
@@ -279,19 +280,28 @@ class SqliteStore:
         return stored
 
     def _insert_one(
-        self, tenant: str, record: Stored, claim_by: str | None, made: list[tuple[str, str]]
+        self,
+        tenant: str,
+        record: Stored,
+        claim_by: str | None,
+        made: list[tuple[str, str]],
+        threads: dict[str, int],
     ) -> Stored:
+        """Keep one record; `threads` has the numbers of the threads of this transaction."""
         cursor, sql = self._cursor, self._sql
         match record:
             case Message():
-                no = self._thread_no(tenant, record.thread_id, cursor)
+                no = threads.get(record.thread_id) or self._thread_no(tenant, record.thread_id, cursor)
+                threads[record.thread_id] = no
                 return self._insert_message(tenant, no, record, run_no=None)
             case Run():
-                return self._insert_run(tenant, record, claim_by, made)
+                no = threads.get(record.thread_id) or self._thread_no(tenant, record.thread_id, cursor)
+                return self._insert_run(tenant, record, claim_by, made, no)
             case Thread():
                 cursor.execute(
                     sql["insert_thread"], (tenant, record.id, record.created_ms, rows.thread_body(record))
                 )
+                threads[record.id] = self._writer.last_insert_rowid()
                 return record
             case Agent():
                 self._insert_agent(tenant, record)
@@ -358,9 +368,10 @@ class SqliteStore:
         id_ = rows.message_id(tenant, thread_no, record.thread_id, record.seq)
         return record.model_copy(update={"id": id_})
 
-    def _insert_run(self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]]) -> Run:
+    def _insert_run(
+        self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]], thread_no: int
+    ) -> Run:
         cursor, sql = self._cursor, self._sql
-        thread_no = self._thread_no(tenant, run.thread_id, cursor)
         first_seq = run.first_seq or self._next_seq(thread_no)
         parent = self._run_no(tenant, run.parent_id, cursor)[0] if run.parent_id else None
         born = 2 if claim_by is None else 3
