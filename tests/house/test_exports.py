@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import treadle
+import treadle.testing
 
 PACKAGE = Path(treadle.__file__).parent
 
@@ -13,6 +14,11 @@ PACKAGE = Path(treadle.__file__).parent
 @pytest.mark.parametrize("name", treadle.__all__)
 def test_every_public_name_resolves(name: str) -> None:
     assert getattr(treadle, name) is not None
+
+
+@pytest.mark.parametrize("name", treadle.testing.__all__)
+def test_what_is_shipped_for_tests_resolves(name: str) -> None:
+    assert getattr(treadle.testing, name).__name__ == name
 
 
 def test_a_name_that_is_not_exported_is_refused_with_the_list_of_those_that_are() -> None:
