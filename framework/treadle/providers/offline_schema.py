@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
@@ -144,15 +145,53 @@ def fits(schema: Schema, value: object) -> bool:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _fits_bounds(schema, value)
     if (items := as_list(value)) is not None:
-        return schema.get("minItems", 0) <= len(items) <= schema.get("maxItems", math.inf)
+        return schema.get("minItems", 0) <= len(items) <= schema.get("maxItems", math.inf) and _all_fit(
+            as_mapping(schema.get("items")), items
+        )
     return True
+
+
+def _all_fit(schema: Schema | None, items: list[Any]) -> bool:
+    if schema is None or not {"type", "enum", "const"} & schema.keys():
+        return True
+    return all(fits(schema, item) for item in items)
 
 
 def _fits_text(schema: Schema, value: str) -> bool:
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", math.inf):
         return False
+    form = schema.get("format")
+    if isinstance(form, str) and not _has_format(form, value):
+        return False
     pattern = schema.get("pattern")
     return not isinstance(pattern, str) or pattern_finds(pattern, value) is not False
+
+
+_FORMATS = {
+    "date": r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])",
+    "time": r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]\d{2}:\d{2})",
+    "date-time": r"\d{4}-\d{2}-\d{2}[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?([Zz]|[+-]\d{2}:\d{2})",
+    "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+    r"(\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+",
+    "uuid": r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    "uri": r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+",
+}
+
+
+def _has_format(form: str, value: str) -> bool:
+    """Tell whether a text has a named format; formats that are not known here say nothing."""
+    pattern = _FORMATS.get(form)
+    if pattern is None:
+        return True
+    if re.fullmatch(pattern, value, re.ASCII) is None:
+        return False
+    if form not in {"date", "date-time"}:
+        return True
+    try:
+        datetime.fromisoformat(value[:10])
+    except ValueError:
+        return False
+    return True
 
 
 def _fits_bounds(schema: Schema, value: float) -> bool:
