@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Protocol
 
@@ -87,7 +88,14 @@ def placed(prefix: str, number: int, place: int, mark_: str) -> str:
     Shapes: five characters of the parent's number, nine of its mark, ten of the place: ids of one parent sort
     by place. A place always has the same id, so a repeated attempt announces the same one.
     """
-    return f"{prefix}_{_base62(number, 3)[1:]}{mark_}{_base62(place, 5)}"
+    tail = f"00000000{_PAIRS[place]}" if place < _BASE else _base62(place, 5)
+    return _head(prefix, number, mark_) + tail
+
+
+@lru_cache(maxsize=4096)
+def _head(prefix: str, number: int, mark_: str) -> str:
+    """Give what the ids of one parent begin with."""
+    return f"{prefix}_{_base62(number, 3)[1:]}{mark_}"
 
 
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}

@@ -35,7 +35,7 @@ from treadle.objects.run_step import Step, StepKind
 from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
-from treadle.steps.model_call import error_of
+from treadle.steps.model_call import error_of, thread_tokens
 from treadle.steps.tool_call import UNKNOWN, result_row
 from treadle.store.base import Blob, Checkpoint, Store
 from treadle.text import clean
@@ -258,7 +258,7 @@ class Executor:
                 self._store,
                 run.tenant,
                 run.thread_id,
-                budget_tokens=plan.context_window,
+                budget_tokens=thread_tokens(plan),
                 keep_last=plan.keep_last,
             )
         walk = _Walk(run, graph, window, state, began, plan=plan)

@@ -9,7 +9,7 @@ from treadle.ids import derive
 from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.run import RunError, Usage
 from treadle.providers.base import ModelReply, ModelRequest
-from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
+from treadle.steps.base import Effects, Intent, Plan, StepContext, StepKindEntry
 from treadle.text import clean, utf8_bytes
 
 RESERVE = 4
@@ -45,13 +45,17 @@ async def perform(context: StepContext, intent: Intent) -> Effects:
 
 
 def window_budget(context: StepContext) -> int:
-    """Give how many tokens of the thread may be sent."""
-    plan = context.plan
-    reply = plan.options.max_output_tokens or plan.context_window // RESERVE
-    budget = plan.context_window - min(reply, plan.context_window // 2)
+    """Give how many tokens of the thread may be sent in this call."""
+    budget = thread_tokens(context.plan)
     if context.prompt_left is not None:
-        budget = min(budget, context.prompt_left)
-    return max(0, budget - plan.fixed_tokens)
+        budget = min(budget, context.prompt_left - context.plan.fixed_tokens)
+    return max(0, budget)
+
+
+def thread_tokens(plan: Plan) -> int:
+    """Give how many tokens of a thread a model can be sent: its window without the reply and what is always sent."""
+    reply = plan.options.max_output_tokens or plan.context_window // RESERVE
+    return max(0, plan.context_window - min(reply, plan.context_window // 2) - plan.fixed_tokens)
 
 
 def request(context: StepContext, budget: int) -> ModelRequest:
