@@ -559,7 +559,7 @@ class StoreContract:
 
     @on_a_store
     async def test_whoever_does_not_hold_the_run_changes_nothing(self, store: Store) -> None:
-        """A stale fence, status or revision is refused, and spares what is committed beside it."""
+        """A stale fence, status or revision is refused, move or not, and spares what is committed beside it."""
         walked, other = await Walked.begin(store), await Walked.begin(store)
         before = await walked.everything()
         stale = [
@@ -568,11 +568,15 @@ class StoreContract:
         ]
         step = a_step(walked.run, 0)
         done = await asyncio.gather(
-            *(store.commit(Checkpoint(run, "failed", steps=[step])) for run in stale),
+            *(
+                store.commit(Checkpoint(run, move, steps=[step]))
+                for run in stale
+                for move in ("failed", None)
+            ),
             store.commit(Checkpoint(other.run, steps=[a_step(other.run, 0)])),
             return_exceptions=True,
         )
-        assert [isinstance(d, LeaseLost) for d in done] == [True] * 4 + [False]
+        assert [isinstance(d, LeaseLost) for d in done] == [True] * 8 + [False]
         assert await walked.everything() == before
         assert len(await store.steps(TENANT, other.run.id)) == 1
 
