@@ -14,7 +14,7 @@ from treadle.objects.agent import AgentSpec, ModelOptions, Price
 from treadle.objects.message import estimate_tokens
 from treadle.objects.record import parse_duration
 from treadle.objects.run import Run
-from treadle.objects.tool import FunctionTool, UnavailableTool
+from treadle.objects.tool import ApprovalNames, FunctionTool, UnavailableTool
 from treadle.providers.base import Provider, ToolDefinition
 from treadle.steps.base import Plan
 from treadle.tools import TOOLS
@@ -44,16 +44,22 @@ ResolveModel = Callable[[AgentSpec, str | None], ResolvedModel]
 
 
 def make_plan(
-    run: Run, spec: AgentSpec, *, resolve_model: ResolveModel, binding: Binding, agent_name: str
+    run: Run,
+    spec: AgentSpec,
+    *,
+    resolve_model: ResolveModel,
+    binding: Binding,
+    agent_name: str,
+    default_approval: str | None = None,
 ) -> Plan:
-    """Give the plan of a run, its overrides applied.
+    """Give the plan of a run, its overrides applied; `default_approval` is the project's.
 
     Errors: ConfigurationError (ModelNotConfigured) for what this process cannot supply; DefinitionError for a
     template that fails on the run's inputs.
     """
     overrides = run.overrides
     tools = spec.tools if overrides.tools is None else overrides.tools
-    refuse_unbuilt(spec, tools)
+    refuse_unbuilt(spec, tools, default_approval)
     model = resolve_model(spec, overrides.model)
     if spec.limits.max_cost_usd is not None and model.price is None:
         raise ConfigurationError(
@@ -104,7 +110,21 @@ def _fixed_tokens(instructions: str, definitions: tuple[ToolDefinition, ...]) ->
     return tokens
 
 
-def refuse_unbuilt(spec: AgentSpec, tools: tuple[FunctionTool | UnavailableTool, ...]) -> None:
+def asks_a_person(tool: FunctionTool, spec: AgentSpec, default: str | None) -> bool:
+    """Tell whether a tool waits for a person: its own rule, then the agent's, then the project's."""
+    if tool.approval is not None:
+        return tool.approval != "never"
+    rule = spec.approval
+    if isinstance(rule, ApprovalNames):
+        if tool.name in rule.always:
+            return True
+        rule = "never" if tool.name in rule.never else None
+    return (rule or default or "never") != "never"
+
+
+def refuse_unbuilt(
+    spec: AgentSpec, tools: tuple[FunctionTool | UnavailableTool, ...], default_approval: str | None
+) -> None:
     """Refuse a run that would need what this version cannot do, rather than run it half.
 
     Errors: ConfigurationError that names the tool and the reason.
@@ -116,9 +136,7 @@ def refuse_unbuilt(spec: AgentSpec, tools: tuple[FunctionTool | UnavailableTool,
                 hint="remove it from the agent, or run it where it exists",
                 code="TR301",
             )
-        if tool.approval not in (None, "never") or (
-            spec.approval not in (None, "never") and tool.approval is None
-        ):
+        if asks_a_person(tool, spec, default_approval):
             raise ConfigurationError(
                 f"tool '{tool.name}' asks for a person's approval, which this version cannot do yet",
                 hint="nothing runs unapproved; set approval: never to let it run",

@@ -35,7 +35,7 @@ class ProjectDefaults(Record):
     run_ttl: Duration | None = Field(
         default=None, description="When a run expires, counted from its creation."
     )
-    on_busy: Literal["reject", "queue"] = Field(
+    on_busy: Literal["reject"] = Field(
         default="reject", description="What a second run on a busy thread does."
     )
     approval: Literal["never", "always"] | None = Field(

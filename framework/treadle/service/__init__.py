@@ -110,6 +110,7 @@ class Treadle:
             resolve_model=self.models.resolve,
             binding=self.binding,
             agent_name=agent.name or agent.id,
+            default_approval=self.project.defaults.approval,
         )
 
     async def __aenter__(self) -> Self:

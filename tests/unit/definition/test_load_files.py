@@ -18,7 +18,7 @@ connections:
 models:
   cheap: {id: gpt-4.1-mini, connection: main, context_window: 8000, price: {input: 0.4, output: 1.6}}
 templates: [./shared]
-defaults: {run_ttl: 1h, on_busy: queue, approval: always}
+defaults: {run_ttl: 1h, on_busy: reject, approval: always}
 """
 
 
