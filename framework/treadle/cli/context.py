@@ -129,6 +129,18 @@ def anchored(url: str, root: Path) -> str:
     return f"{prefix}{root / path}"
 
 
+def file_of(url: str) -> Path | None:
+    """Give the file of a store's URL or path; None for a store that is no file."""
+    from pathlib import Path
+
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return Path(url)
+    if scheme != "sqlite" or ":memory:" in rest:
+        return None
+    return Path(rest.removeprefix("/")).expanduser()
+
+
 def _read_project(file: Path) -> ProjectSpec:
     from treadle.definition.load import load_project
 

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from treadle.cli import exit as codes
-from treadle.cli.context import PROJECT_FILE, Configuration, Invocation, command, configure
+from treadle.cli.context import PROJECT_FILE, Configuration, Invocation, command, configure, file_of
 from treadle.cli.output import data, data_json, style
 from treadle.errors import DefinitionError, TreadleError
 
@@ -98,7 +97,7 @@ def store_check(url: str) -> Check:
     """Check that the store can be opened and written; a store that is not there yet is not made."""
     from treadle.store import open_store
 
-    path = _path_of(url)
+    path = file_of(url)
     if path is not None and not path.exists():
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not os.access(folder, os.W_OK):
@@ -208,15 +207,6 @@ def _sqlite_library() -> str:
         return store.status().library
     finally:
         asyncio.run(store.close())
-
-
-def _path_of(url: str) -> Path | None:
-    scheme, found, rest = url.partition("://")
-    if not found:
-        return Path(url)
-    if scheme != "sqlite" or ":memory:" in rest:
-        return None
-    return Path(rest.removeprefix("/")).expanduser()
 
 
 def _default_connection(configuration: Configuration) -> Connection | None:

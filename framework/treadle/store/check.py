@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 
 from treadle import lifecycle
 from treadle.errors import Problem, StoreError
 from treadle.store.connection import Connection, connect
+from treadle.store.migrate import BUSY_MS, newest, refuse_foreign
 from treadle.store.queries import checks
 
 CODE = "TR068"
@@ -26,43 +28,89 @@ _STATUSES = (
 )
 
 
+class Finding(NamedTuple):
+    """A rule that does not hold: where (the id of a thread, run or agent, or nothing), and what is there instead."""
+
+    rule: str
+    where: str
+    what: str
+
+
+class Checked(NamedTuple):
+    """What a check looked at, of every tenant, and what it found."""
+
+    threads: int
+    messages: int
+    runs: int
+    findings: tuple[Finding, ...]
+
+
 def check(store: Path | Connection, *, files: Path | None = None) -> list[Problem]:
     """Give everything that is wrong with a store; an empty list says that every invariant holds.
 
-    Shapes: `store` is its file or an open connection; `files` is the folder of large contents, by default the
-    one beside the file. A problem's `node` is the id of the thread, run or agent that it is about.
+    Shapes: as `examine`. A problem's `node` is the id of the thread, run or agent that it is about.
 
-    Errors: StoreError when the file is not there or cannot be read.
+    Errors: those of `examine`.
+    """
+    return [
+        Problem(code=CODE, message=f"{found.rule}: {found.what}", node=found.where)
+        for found in examine(store, files=files).findings
+    ]
+
+
+def examine(store: Path | Connection, *, files: Path | None = None) -> Checked:
+    """Check a whole store and tell how much it looked at and what it found.
+
+    Shapes: `store` is its file or an open connection; `files` is the folder of large contents, by default the
+    one beside the file.
+
+    Errors: StoreError when the file is not there, cannot be read, is no store, or has another version's schema.
     """
     if not isinstance(store, Path):
-        return _check(store, files)
+        return _examine(store, files)
     if not store.is_file():
         raise StoreError(f"there is no store at {store}", hint="name the file of a store")
     try:
         connection = connect(store)
         try:
+            connection.set_busy_timeout(BUSY_MS)
             connection.pragma("query_only", 1)
-            return _check(connection, files or store.parent / "files")
+            _refuse_older(connection, name=str(store))
+            return _examine(connection, files or store.parent / "files")
         finally:
             connection.close()
     except apsw.Error as e:
         raise StoreError(f"{store} cannot be checked: {e}") from e
 
 
-def _check(connection: Connection, files: Path | None) -> list[Problem]:
+def _refuse_older(connection: Connection, *, name: str) -> None:
+    """Make sure that a file has the schema which the rules are about.
+
+    Errors: StoreError.
+    """
+    version = refuse_foreign(connection, name=name)
+    if version < newest():
+        raise StoreError(
+            f"{name} has schema version {version}; this treadle checks version {newest()}",
+            hint="upgrade it first: treadle db upgrade",
+        )
+
+
+def _examine(connection: Connection, files: Path | None) -> Checked:
     # Invariant: one snapshot, so that what other processes write meanwhile looks like no contradiction.
     connection.execute("SAVEPOINT checking")
     try:
-        return [
-            Problem(code=CODE, message=f"{rule}: {what}", node=where)
-            for rule, where, what in (
-                *_sound(connection),
-                *_queried(connection),
-                *_contents(connection, files),
-            )
-        ]
+        threads, messages, runs = (_count(connection, table) for table in ("threads", "messages", "runs"))
+        found = (*_sound(connection), *_queried(connection), *_contents(connection, files))
+        return Checked(threads, messages, runs, tuple(Finding(*one) for one in found))
     finally:
         connection.execute("RELEASE checking")
+
+
+def _count(connection: Connection, table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - one of our own tables
+    assert row is not None
+    return int(row[0])
 
 
 def _sound(connection: Connection) -> Iterator[tuple[str, str, str]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import apsw
+
 from treadle.errors import StoreError
-from treadle.store.connection import Connection
+from treadle.store.connection import Connection, connect
 from treadle.store.queries import migrations
 
 APPLICATION_ID = 0x7472646C  # "trdl"
+BUSY_MS = 10_000
 
 
 def newest() -> int:
@@ -61,3 +66,28 @@ def migrate(connection: Connection, *, name: str) -> int:
             connection.execute("ROLLBACK")
         raise
     return version
+
+
+def upgrade(file: Path, *, changes_nothing: bool = False) -> tuple[int, int]:
+    """Bring a file that is there to this version's schema, and give its version before and after.
+
+    Shapes: with `changes_nothing` the version after is the one that it would get.
+
+    Errors: those of `refuse_foreign`; StoreError when there is no such file, or it cannot be read or written.
+    """
+    if not file.is_file():
+        raise StoreError(f"there is no store at {file}", hint="name the file of a store")
+    try:
+        connection = connect(file)
+        try:
+            connection.set_busy_timeout(BUSY_MS)
+            if changes_nothing:
+                connection.pragma("query_only", 1)
+                return refuse_foreign(connection, name=str(file)), newest()
+            # Hazard: between the two looks another process may migrate; then this one had nothing to do.
+            before = refuse_foreign(connection, name=str(file))
+            return before, migrate(connection, name=str(file))
+        finally:
+            connection.close()
+    except apsw.Error as e:
+        raise StoreError(f"{file} cannot be upgraded: {e}") from e
