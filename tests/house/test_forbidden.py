@@ -20,7 +20,7 @@ CLOCKS_ALLOWED = {
     "cli/doctor.py": "perf_counter measures how long an endpoint takes to answer; nothing is stored",
     "providers/openai.py": "jitter spreads the repeats of requests; nothing is stored and a test hands in its own",
     "providers/azure.py": "jitter, as in openai.py",
-    "tools/gate.py": "jitter spreads the repeats of calls; nothing is stored",
+    "testing/chance.py": "the seeded randomness of simulations",
     "store/sqlite.py": "perf_counter measures commits, to choose how the next ones are written; nothing is stored",
 }
 """File to the reason why it may read a clock or make randomness itself."""

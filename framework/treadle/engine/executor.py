@@ -430,7 +430,7 @@ class Executor:
         failed = Effects(status="failed", edge="retry", last_error=error_of(error))
         walk.failed_attempts.append(_step(walk, step, failed, None, ended_ms=self._clock.now_ms()))
         walk.attempts[path] = attempt
-        wait_s = max(error.retry_after_s or 0.0, delay_s(retry, attempt))
+        wait_s = max(error.retry_after_s or 0.0, delay_s(retry, attempt, of=f"{walk.run.id}/{path}"))
         left = self._left(walk)
         await self._clock.sleep(wait_s if left is None else max(0.0, min(wait_s, left[0])))
         step.started_ms = self._clock.now_ms()

@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +97,7 @@ async def dispatch(admitted: Admitted, context: CallContext, clock: Clock) -> Ou
             or not is_repeated(retry, outcome.code)
         ):
             break
-        await clock.sleep(delay_s(retry, attempt))
+        await clock.sleep(delay_s(retry, attempt, of=context.idempotency_key))
         attempt += 1
     if outcome.code is not None and spec.on_error == "fail":
         raise ToolError(f"tool {spec.name}: {outcome.message}", tool=spec.name)
@@ -110,11 +109,17 @@ def is_repeated(retry: Retry, code: str) -> bool:
     return code in retry.on or (code.startswith("http_") and f"{code[:6]}xx" in retry.on)
 
 
-def delay_s(retry: Retry, attempt: int) -> float:
-    """Give the wait after that many attempts, in seconds."""
+def delay_s(retry: Retry, attempt: int, *, of: str = "") -> float:
+    """Give the wait after that many attempts, in seconds.
+
+    Shapes: `of` names what is repeated: jitter differs from name to name, and is the same each time for one.
+    """
     longest = parse_duration(retry.max_delay)
     wait = min(longest, parse_duration(retry.initial_delay) * retry.backoff ** (attempt - 1))
-    return wait * random.random() if retry.jitter == "full" else wait  # noqa: S311 - spreads load, guards nothing
+    if retry.jitter == "none":
+        return wait
+    share = hashlib.blake2b(f"{of}\x00{attempt}".encode(), digest_size=8).digest()
+    return wait * int.from_bytes(share, "big") / 2**64
 
 
 async def _attempt(admitted: Admitted, context: CallContext) -> Outcome:

@@ -231,7 +231,10 @@ def test_waits_grow_up_to_the_longest():
     retry = Retry(max_attempts=9, initial_delay="1s", backoff=3, max_delay="20s", jitter="none")
     assert [delay_s(retry, n) for n in range(1, 6)] == [1, 3, 9, 20, 20]
     spread = Retry(max_attempts=9, initial_delay="8s", backoff=1)
-    assert all(0 <= delay_s(spread, 1) <= 8 for _ in range(100))
+    waits = [delay_s(spread, 1, of=f"run {n}") for n in range(100)]
+    assert all(0 <= wait <= 8 for wait in waits)
+    assert len(set(waits)) == 100
+    assert waits[7] == delay_s(spread, 1, of="run 7")
 
 
 async def test_on_error_fail_is_raised():
