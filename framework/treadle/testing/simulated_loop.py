@@ -17,7 +17,7 @@ import heapq
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
-from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple
 
 from treadle.testing.chance import Chance
 from treadle.testing.trace import Trace
@@ -152,7 +152,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._now_s
 
     def call_soon(
-        self, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts], context: Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Let a callback run among those that are ready."""
         ready = _Ready(callback, args, self, context)
@@ -162,8 +162,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Let a callback run after some virtual seconds."""
@@ -172,8 +172,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Let a callback run at a virtual second."""
@@ -194,19 +194,19 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             task.add_done_callback(lambda done: life.tasks.pop(done, None))
         return task
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> NoReturn:
-        """Refuse: there are no threads.
-
-        Errors: SimulationStuck.
-        """
-        raise SimulationStuck(f"a thread called back ({callback!r}): the simulation has no threads")
-
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:
         """Refuse: there are no threads.
 
         Errors: SimulationStuck.
         """
+        del executor, args
         raise SimulationStuck(f"{func!r} asked for a thread: use async functions in a simulation")
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Let a callback run, as `call_soon` does: what would be a thread is a timer here."""
+        return self.call_soon(callback, *args, context=context)
 
     def _run_once(self) -> None:
         """Run one callback; the base class calls this until it is told to stop."""

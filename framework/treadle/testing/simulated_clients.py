@@ -1,0 +1,214 @@
+"""Clients of a simulation: they ask any process for anything, and take down what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from itertools import count
+from typing import Any, NamedTuple, TypeVar
+
+from treadle.errors import StoreError, TreadleError
+from treadle.objects.event import Event
+from treadle.service import Treadle
+from treadle.testing.chance import Chance
+from treadle.testing.history import Append, Outcome, RunView, check_numbers
+from treadle.testing.simulated_process import Process, ProcessDied
+from treadle.testing.trace import Trace
+
+T = TypeVar("T")
+Work = Callable[[Treadle], Coroutine[Any, Any, T]]
+
+
+class Answer(NamedTuple):
+    """What a client knows after a request.
+
+    Units: `began` and `ended` are virtual seconds; `ended` is infinite where nobody answered.
+    """
+
+    outcome: Outcome
+    value: Any
+    began: float
+    ended: float
+
+
+class Clients:
+    """What all clients know together."""
+
+    def __init__(
+        self,
+        chance: Chance,
+        trace: Trace,
+        *,
+        processes: Callable[[], list[Process]],
+        runs: Callable[[], list[RunView]],
+        agents: list[str],
+        think_s: float,
+    ) -> None:
+        """Start knowing the agents."""
+        self.appends: list[Append] = []
+        self.problems: list[str] = []
+        self.cancelled: dict[str, float] = {}
+        self._chance = chance
+        self._trace = trace
+        self._processes = processes
+        self._runs = runs
+        self._agents = agents
+        self._think_s = think_s
+        self._threads: list[str] = []
+        self._texts = count(1)
+
+    async def live(self, requests: int) -> None:
+        """Make that many requests, one after the other."""
+        kinds = (
+            [self.create_thread] + [self.say] * 2 + [self.start] * 4 + [self.start_and_stream] * 2
+            + [self.start_and_wait] * 2 + [self.cancel] * 2 + [self.submit] * 3 + [self.resume]
+        )  # fmt: skip
+        await self.create_thread()
+        for _ in range(requests):
+            await asyncio.sleep(self._chance.around(self._think_s))
+            await self._chance.pick(kinds)()
+
+    # -- requests ----------------------------------------------------------------------------------------------
+
+    async def create_thread(self) -> None:
+        """Make a thread with a message."""
+        text = self._text()
+        answer = await self._ask(
+            "create thread", lambda t: t.threads.create(messages=[{"role": "user", "content": text}])
+        )
+        thread = answer.value.id if answer.outcome == "ok" else ""
+        if thread:
+            self._threads.append(thread)
+        self._took(thread, text, answer)
+
+    async def say(self) -> None:
+        """Append a message to a thread, busy or not."""
+        if not self._threads:
+            return
+        thread, text = self._chance.pick(self._threads), self._text()
+        answer = await self._ask("say", lambda t: t.messages.create(thread, content=text))
+        self._took(thread, text, answer)
+
+    async def start(self) -> None:
+        """Start a run, on a thread that may be busy, perhaps with a message or a deadline."""
+        await self._start("start", lambda t, thread, fields: t.runs.create(thread, **fields))
+
+    async def start_and_wait(self) -> None:
+        """Start a run and wait for it, not forever."""
+
+        async def work(t: Treadle, thread: str, fields: dict[str, Any]) -> object:
+            run = await t.runs.create(thread, **fields)
+            try:
+                return await t.runs.wait(run.id, timeout_s=60)
+            except TimeoutError:
+                return run
+            except StoreError:
+                return run
+
+        await self._start("start and wait", work)
+
+    async def start_and_stream(self) -> None:
+        """Start a run and read its events; some readers leave early."""
+        patience = 1 + self._chance.below(40)
+        numbers: list[int] = []
+
+        async def work(t: Treadle, thread: str, fields: dict[str, Any]) -> object:
+            stream = t.runs.stream(thread, **fields)
+            left = patience
+            try:
+                async for event in stream:
+                    _count(event, numbers)
+                    left -= 1
+                    if left == 0:
+                        break
+            except StoreError:
+                if not numbers:
+                    raise
+            finally:
+                await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - it is a generator
+            return None
+
+        await self._start("stream", work)
+        self.problems += check_numbers("a stream", numbers)
+
+    async def _start(
+        self, what: str, work: Callable[[Treadle, str, dict[str, Any]], Coroutine[Any, Any, object]]
+    ) -> None:
+        if not self._threads:
+            return
+        chance = self._chance
+        thread, text = chance.pick(self._threads), self._text() if chance.happens(0.5) else None
+        fields: dict[str, Any] = {"agent": chance.pick(self._agents)}
+        if text is not None:
+            fields["additional_messages"] = [{"role": "user", "content": text}]
+        if chance.happens(0.2):
+            fields["ttl"] = chance.pick(["5s", "30s", "10m"])
+        answer = await self._ask(what, lambda t: work(t, thread, fields))
+        if text is not None:
+            self._took(thread, text, answer)
+
+    async def cancel(self) -> None:
+        """Cancel some run."""
+        run = self._some_run("queued", "in_progress", "requires_action", "cancelling")
+        if run is None:
+            return
+        answer = await self._ask("cancel", lambda t: t.runs.cancel(run.id))
+        if answer.outcome == "ok":
+            self.cancelled.setdefault(run.id, answer.ended)
+
+    async def submit(self) -> None:
+        """Give the outputs that some run waits for."""
+        run = self._some_run("requires_action")
+        if run is None:
+            return
+
+        async def work(t: Treadle) -> object:
+            found = await t.runs.get(run.id)
+            outputs = [{"tool_call_id": call.id, "output": f"told {call.id}"} for call in found.required_action]
+            return await t.runs.submit_tool_outputs(run.id, outputs)
+
+        await self._ask("submit", work)
+
+    async def resume(self) -> None:
+        """Ask for some run to be walked on."""
+        run = self._some_run("queued", "in_progress")
+        if run is not None:
+            await self._ask("resume", lambda t: t.runs.resume(run.id))
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def _some_run(self, *statuses: str) -> RunView | None:
+        found = [run for run in self._runs() if run.status in statuses]
+        return self._chance.pick(found) if found else None
+
+    def _text(self) -> str:
+        return f"u{next(self._texts)}"
+
+    def _took(self, thread: str, text: str, answer: Answer) -> None:
+        self.appends.append(Append(thread, text, answer.outcome, answer.began, answer.ended))
+
+    async def _ask(self, what: str, work: Work[Any]) -> Answer:
+        """Ask some process."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        up = [process for process in self._processes() if process.is_up]
+        if not up:
+            return Answer("refused", None, began, began)
+        process = self._chance.pick(up)
+        self._trace.note("ask", process.name, what)
+        outcome: Outcome = "ok"
+        value: Any = None
+        try:
+            value = await process.ask(work)
+        except (ProcessDied, StoreError) as e:
+            outcome, value = "unknown", e
+        except TreadleError as e:
+            outcome, value = "refused", e
+        said = type(value).__name__ if outcome != "ok" else ""
+        self._trace.note("answer", process.name, what, outcome, said)
+        return Answer(outcome, value, began, float("inf") if outcome == "unknown" else loop.time())
+
+
+def _count(event: Event, numbers: list[int]) -> None:
+    if event.seq is not None:
+        numbers.append(event.seq)
