@@ -2,7 +2,8 @@
 
 `ScriptedProvider`, `FrozenClock` and `CountedIds` stand in for a model, the time and chance; `ChatServer` is a real
 chat-completions endpoint on loopback. `StoreContract`, `ProviderContract`, `ToolContract` and `StepContract` are what
-every implementation of a seam must pass: subclass one in a test module and give it yours. The contracts need pytest
+every implementation of a seam must pass: subclass one in a test module and give it yours. `crash_matrix` kills a
+`Scenario` of yours at every point and tells which promise was not kept. The contracts need pytest
 (`pip install 'treadle[testing]'`); names are imported when they are first used.
 """
 
@@ -15,26 +16,34 @@ _PUBLIC = {
     "ChatServer": "treadle.testing.chat_server",
     "CountedIds": "treadle.testing.fakes",
     "FrozenClock": "treadle.testing.fakes",
+    "Place": "treadle.testing.crash_scenario",
     "ProviderContract": "treadle.testing.provider_contract",
+    "Scenario": "treadle.testing.crash_scenario",
     "ScriptedProvider": "treadle.testing.fakes",
     "StepContract": "treadle.testing.step_contract",
     "StoreContract": "treadle.testing.store_contract",
     "ToolContract": "treadle.testing.tool_contract",
+    "crash_matrix": "treadle.testing.crash",
 }
 
 __all__ = [
     "ChatServer",
     "CountedIds",
     "FrozenClock",
+    "Place",
     "ProviderContract",
+    "Scenario",
     "ScriptedProvider",
     "StepContract",
     "StoreContract",
     "ToolContract",
+    "crash_matrix",
 ]
 
 if TYPE_CHECKING:
     from treadle.testing.chat_server import ChatServer
+    from treadle.testing.crash import crash_matrix
+    from treadle.testing.crash_scenario import Place, Scenario
     from treadle.testing.fakes import CountedIds, FrozenClock, ScriptedProvider
     from treadle.testing.provider_contract import ProviderContract
     from treadle.testing.step_contract import StepContract

@@ -1,0 +1,134 @@
+"""One process of a scenario: open what the last one left, take over what it abandoned, let the client go on.
+
+The process kills itself at the point that it is told, or lives to the end and reports what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treadle.objects.agent import Agent
+from treadle.objects.project import Project, ProjectSpec
+from treadle.objects.run import Run
+from treadle.objects.tool import FunctionTool
+from treadle.settings import Settings
+from treadle.store import open_store
+from treadle.testing.crash_points import Point, Points, WatchedTreadle, watch_store
+from treadle.testing.crash_scenario import Conversation, Lived, Outcome, Place, Scenario
+from treadle.testing.crash_verdict import Reading, journal_wrongs, reading, store_wrongs, wrongs
+from treadle.testing.receiver import Receiver
+
+LIFETIME_S = 40.0
+"""After that a process that neither dies nor comes to an end is stuck: it says where it stands, and goes."""
+LOG = "world.jsonl"
+"""The receiver's file in a place's folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What one process is told.
+
+    Shapes: `number` counts the processes of a place from 1; `kill_at` is where this one dies. With `reference` the
+    threads must read like that.
+    """
+
+    scenario: Scenario
+    folder: Path
+    seed: int
+    number: int = 1
+    kill_at: Point | None = None
+    reference: Reading | None = None
+
+
+def report_of(folder: Path, number: int) -> Path:
+    """Give the file in which a process that came to its end says how."""
+    return folder / f"life-{number}.json"
+
+
+def live(life: Life) -> None:
+    """Live a scenario in this process, to the end or to the point where it dies.
+
+    Shapes: at the end there is a report: `wrongs` (sentences), `reading`, and of the life that is the reference
+    `modules`, what it imported.
+    """
+    with (life.folder / f"stuck-{life.number}.txt").open("w") as stuck:
+        faulthandler.dump_traceback_later(LIFETIME_S, exit=True, file=stuck)
+        try:
+            report = asyncio.run(_live(life))
+        except Exception:  # noqa: BLE001 - whatever it was, it is what the report says
+            report = {"wrongs": [f"the process broke:\n{traceback.format_exc()}"], "reading": []}
+        faulthandler.cancel_dump_traceback_later()
+    if life.reference is None:
+        report["modules"] = list(sys.modules)
+    report_of(life.folder, life.number).write_text(json.dumps(report, ensure_ascii=False))
+
+
+async def _live(life: Life) -> dict[str, Any]:
+    scenario = life.scenario
+    receiver = Receiver(life.folder / LOG, life=life.number)
+    points = Points(receiver, kill_at=life.kill_at, deltas=scenario.deltas)
+    place = Place(
+        scenario=scenario.name, folder=life.folder, seed=life.seed, receiver=receiver, life=life.number
+    )
+    options = {
+        "settings": Settings(), "project": Project(ProjectSpec.model_construct(), life.folder), "clock": place.clock,
+        **scenario.setup(place),
+    }  # fmt: skip
+    opening = points.before("open")
+    store = watch_store(open_store(f"sqlite:///{life.folder / 'treadle.db'}"), points)
+    points.after(opening)
+    async with WatchedTreadle(store, points=points, **options) as treadle:
+        place.opened = treadle
+        await _take_over(treadle)
+        await scenario.drive(place)
+        await treadle.runs.settle()
+        outcome = await _look(place)
+        found = await journal_wrongs(outcome, store)
+    compared = life.reference if scenario.compares else None
+    found += [*wrongs(outcome, compared), *store_wrongs(outcome), *scenario.holds(outcome)]
+    return {"wrongs": found, "reading": reading(outcome)}
+
+
+async def _take_over(treadle: WatchedTreadle) -> None:
+    """Go on with what a process that is gone has left."""
+    from treadle.objects.event import Event
+    from treadle.store.base import Checkpoint
+
+    for run in await treadle.runs.list(limit=1000, order="asc"):
+        if run.status == "cancelling":
+            await treadle.runs.cancel(run.id)
+        if run.status == "in_progress":
+            events = [Event(run.id, "thread.run.queued", run.id)]
+            await treadle.store.commit(Checkpoint(run, "queued", {}, events=events))
+        if run.status in ("in_progress", "queued"):
+            await treadle.runs.resume(run.id)
+
+
+async def _look(place: Place) -> Outcome:
+    """Read everything that is left."""
+    treadle = place.treadle
+    threads: list[Conversation] = []
+    for thread in await treadle.threads.list(limit=1000, order="asc"):
+        runs = await treadle.runs.list(thread.id, limit=1000, order="asc")
+        rows = await treadle.store.rows(thread.tenant, thread.id, limit=10_000)
+        threads.append(Conversation(thread, rows, [await _lived(place, run) for run in runs]))
+    return Outcome(place, threads, place.receiver.notes())
+
+
+async def _lived(place: Place, run: Run) -> Lived:
+    store = place.treadle.store
+    agent = await store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
+    tools = agent.spec.tools if run.overrides.tools is None else run.overrides.tools
+    return Lived(
+        run,
+        await store.steps(run.tenant, run.id),
+        await store.events(run.tenant, run.id, limit=10_000),
+        {tool.name: tool for tool in tools if isinstance(tool, FunctionTool)},
+    )

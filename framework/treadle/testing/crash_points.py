@@ -1,0 +1,236 @@
+"""The points at which a process can die: found by watching, never listed.
+
+A watched treadle passes a point before and after everything that changes the store, every call of a tool and every
+call of a model. A point has a name that says what happened there and counts how often it did in this process:
+`commit.model_call#2` is the second checkpoint with a model call. The process kills itself at one of them.
+
+Rules
+
+1. A call of the store is a point unless it is known to only read: what is new is watched without being named here.
+2. Watching changes nothing: no waiting, no other order, no other result.
+3. What was passed is written to the receiver before the process dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, cast
+
+from treadle.objects.agent import Agent
+from treadle.objects.message import Message
+from treadle.objects.run import Run
+from treadle.objects.thread import Thread
+from treadle.providers.base import Delta, Emit, ModelReply, ModelRequest, Provider
+from treadle.service import Treadle
+from treadle.steps.base import Plan
+from treadle.store.base import Blob, Checkpoint, Graph, Store
+from treadle.testing.receiver import Receiver
+from treadle.tools.base import BoundTool
+
+Side = Literal["before", "after"]
+
+READS = frozenset(
+    {
+        "get", "message_id", "find", "agent_named", "list", "rows", "active_run", "steps", "graph", "blob", "events",
+        "changed", "status", "close", "asked", "walkers", "due",
+    }
+)  # fmt: skip
+"""The calls of a store that change nothing."""
+
+
+class Point(NamedTuple):
+    """A side of a point: where a process dies, or may."""
+
+    name: str
+    side: Side
+
+
+class Points:
+    """Name the points that a process passes, write them down, and die at one."""
+
+    def __init__(self, receiver: Receiver, *, kill_at: Point | None = None, deltas: bool = False) -> None:
+        """Take the receiver to tell, the point to die at, and whether each piece of a streamed text is one."""
+        self.receiver = receiver
+        self.deltas = deltas
+        self._kill_at = kill_at
+        self._passed: Counter[str] = Counter()
+
+    def before(self, name: str) -> str:
+        """Pass the near side of a point; give its name with its number."""
+        self._passed[name] += 1
+        numbered = f"{name}#{self._passed[name]}"
+        self._pass(Point(numbered, "before"))
+        return numbered
+
+    def after(self, numbered: str) -> None:
+        """Pass the far side of a point."""
+        self._pass(Point(numbered, "after"))
+
+    def reach(self, name: str) -> None:
+        """Pass a point that has one side only: it marks a place between two others."""
+        self._passed[name] += 1
+        self._pass(Point(f"{name}#{self._passed[name]}", "after"))
+
+    def _pass(self, point: Point) -> None:
+        self.receiver.note("point", name=point.name, side=point.side)
+        if point == self._kill_at:
+            self.receiver.note("killed", name=point.name, side=point.side)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fingerprint(text: str | None) -> str:
+    """Give a few characters that stand for a text."""
+    return hashlib.sha256((text or "").encode()).hexdigest()[:12]
+
+
+# -- the store -------------------------------------------------------------------------------------------------
+
+
+class _WatchedStore:
+    """A store whose writing calls are points."""
+
+    def __init__(self, store: Store, points: Points) -> None:
+        self._store = store
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._store, name)
+        if name.startswith("_") or name in READS or not callable(value):
+            return value
+        watched = self._watch(name, cast("Callable[..., Any]", value))
+        setattr(self, name, watched)
+        return watched
+
+    def _watch(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        points = self._points
+
+        async def later(*args: Any, **named: Any) -> Any:
+            point = points.before(_name_of(name, args))
+            result = await call(*args, **named)
+            _remember(points.receiver, name, args, result)
+            points.after(point)
+            return result
+
+        def at_once(*args: Any, **named: Any) -> Any:
+            point = points.before(_name_of(name, args))
+            result = call(*args, **named)
+            points.after(point)
+            return result
+
+        return later if inspect.iscoroutinefunction(call) else at_once
+
+
+def watch_store(store: Store, points: Points) -> Store:
+    """Give a store whose every writing call passes a point before and after it."""
+    return cast("Store", cast("object", _WatchedStore(store, points)))
+
+
+def _name_of(call: str, args: tuple[Any, ...]) -> str:
+    """Name a call of the store after what it writes."""
+    if args and isinstance(args[0], Checkpoint):
+        return f"{call}.{_contents(args[0])}"
+    nouns = [
+        type(a).__name__.lower() for a in args if isinstance(a, (Agent, Thread, Message, Run, Graph, Blob))
+    ]
+    return ".".join((call, "+".join(dict.fromkeys(nouns)))) if nouns else call
+
+
+def _contents(checkpoint: Checkpoint) -> str:
+    """Say what a checkpoint holds: `tool_call~dispatched`, `model_call+append_message=completed`."""
+    kinds = Counter(s.kind if s.status != "in_progress" else f"{s.kind}~{s.edge}" for s in checkpoint.steps)
+    said = "+".join(kind if count == 1 else f"{count}x{kind}" for kind, count in kinds.items())
+    if checkpoint.status is not None:
+        said = f"{said}={checkpoint.status}" if said else checkpoint.status
+    return said or "nothing"
+
+
+def _remember(receiver: Receiver, call: str, args: tuple[Any, ...], result: Any) -> None:
+    """Write down what the store has accepted: from here on nothing may lose it or do it again."""
+    rows: Sequence[Message] = ()
+    said: dict[str, Any] = {}
+    if args and isinstance(args[0], Checkpoint):
+        checkpoint = args[0]
+        rows = checkpoint.messages
+        said = {
+            "run": checkpoint.run.id,
+            "status": checkpoint.status,
+            "open": [s.path for s in checkpoint.steps if s.is_open],
+            "done": [s.path for s in checkpoint.steps if not s.is_open and s.edge != "retry"],
+        }
+    elif call == "insert":
+        rows = [r for r in cast("tuple[Any, ...]", result) if isinstance(r, Message) and r.seq]
+    if rows or said:
+        receiver.note(
+            "stored", **said, rows=[[r.thread_id, r.seq, r.role, fingerprint(r.text)] for r in rows]
+        )
+
+
+# -- what goes out ---------------------------------------------------------------------------------------------
+
+
+class WatchedTreadle(Treadle):
+    """A treadle whose tools and models are points, and tell the receiver when they are called."""
+
+    def __init__(self, store: Store, *, points: Points, **options: Any) -> None:
+        """Open it over a store that is watched already; `options` are those of Treadle."""
+        self._points = points
+        super().__init__(store, **options)
+
+    def plan(self, run: Run, agent: Agent) -> Plan:
+        """Work out how a run is walked here, and watch what it calls."""
+        plan = super().plan(run, agent)
+        tools = {name: _watch_tool(tool, self._points) for name, tool in plan.tools.items()}
+        return replace(plan, tools=tools, provider=_WatchedProvider(plan.provider, self._points))
+
+
+def _watch_tool(tool: BoundTool, points: Points) -> BoundTool:
+    invoke = tool.invoke
+    if invoke is None:
+        return tool
+    name = tool.spec.name
+    attempts = tool.spec.retry.max_attempts if tool.spec.retry else 1
+
+    async def watched(arguments: dict[str, Any], context: Any, *more: Any) -> Any:
+        point = points.before(f"dispatch.{name}")
+        points.receiver.note(
+            "tool", name=name, attempts=attempts, run=context.run_id, key=context.idempotency_key
+        )
+        try:
+            return await invoke(arguments, context, *more)
+        finally:
+            points.after(point)
+
+    return replace(tool, invoke=watched)
+
+
+class _WatchedProvider:
+    """A provider whose calls are points."""
+
+    def __init__(self, provider: Provider, points: Points) -> None:
+        self._provider = provider
+        self._points = points
+
+    async def call(self, request: ModelRequest, emit: Emit) -> ModelReply:
+        points = self._points
+        point = points.before("model")
+        last = request.messages[-1] if request.messages else None
+        points.receiver.note("model", thread=last.thread_id if last else "", seq=last.seq if last else 0)
+
+        def tell(delta: Delta) -> None:
+            emit(delta)
+            if points.deltas:
+                points.reach("delta")
+
+        try:
+            return await self._provider.call(request, tell)
+        finally:
+            points.after(point)
+
+    async def close(self) -> None:
+        await self._provider.close()

@@ -1,0 +1,315 @@
+"""The scenarios that treadle itself is killed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from treadle.errors import ProviderError
+from treadle.objects.tool import Effect, FunctionTool, Retry
+from treadle.providers.base import ModelRequest
+from treadle.providers.scripted import ScriptedProvider, ScriptEntry
+from treadle.testing.crash_scenario import Outcome, Place, Scenario
+
+Replies = Callable[[ModelRequest], ScriptEntry]
+
+
+def _model(replies: Replies) -> dict[str, Any]:
+    return {"scripted": ScriptedProvider(replies)}
+
+
+def _in_turn(*entries: ScriptEntry) -> Replies:
+    """Give the reply that follows as many replies as the thread has; it is the same however often it is asked for."""
+
+    def reply(request: ModelRequest) -> ScriptEntry:
+        return entries[sum(m.role == "assistant" for m in request.messages)]
+
+    return reply
+
+
+def _calls(*calls: tuple[str, Mapping[str, Any]]) -> ScriptEntry:
+    return {"calls": [{"name": name, "arguments": dict(arguments)} for name, arguments in calls]}
+
+
+def _tool(name: str, effect: Effect, **fields: Any) -> FunctionTool:
+    return FunctionTool(name=name, runs="server", effect=effect, **fields)
+
+
+_ASK = FunctionTool(name="ask", runs="client", parameters={"type": "object"})
+
+
+async def _one_turn(place: Place, *tools: FunctionTool, **spec: Any) -> None:
+    """Say one thing, and wait for the answer; a client's function answers with what it was asked."""
+    agent = await place.agent(model="scripted", tools=tools, **spec)
+    thread = await place.thread(place.words("user"))
+    run = await place.run(thread, agent)
+    await place.finish(run, lambda name, arguments: f"{name}: {arguments}")
+
+
+# -- plain turn --------------------------------------------------------------------------------------------------
+
+
+def _plain(place: Place) -> Mapping[str, Any]:
+    return {"providers": _model(_in_turn(place.words("answer")))}
+
+
+PLAIN = Scenario(name="plain", setup=_plain, drive=_one_turn)
+
+
+# -- two rounds of tools -----------------------------------------------------------------------------------------
+
+
+def _rounds(place: Place) -> Mapping[str, Any]:
+    def look(what: str) -> str:
+        """Look something up."""
+        return what.upper()
+
+    first, second = ({"what": place.words(n)} for n in ("first", "second"))
+    replies = _in_turn(_calls(("look", first)), _calls(("look", second)), place.words("answer"))
+    return {"tools": [look], "providers": _model(replies)}
+
+
+async def _drive_rounds(place: Place) -> None:
+    await _one_turn(place, _tool("look", "pure"))
+
+
+ROUNDS = Scenario(name="rounds", setup=_rounds, drive=_drive_rounds)
+
+
+# -- five calls at once ------------------------------------------------------------------------------------------
+
+
+def _parallel(place: Place) -> Mapping[str, Any]:
+    async def look(what: str) -> str:
+        """Look something up."""
+        await place.turns("look", what)
+        return what.upper()
+
+    async def keep(what: str, idempotency_key: str) -> str:
+        """Keep something under a key."""
+        place.receiver.note("kept", key=idempotency_key)
+        await place.turns("keep", what)
+        return f"kept {what}"
+
+    async def charge(what: str) -> str:
+        """Charge for something."""
+        await place.turns("charge", what)
+        place.receiver.note("charged", for_=what)
+        return f"charged for {what}"
+
+    names = ["look", "keep", "charge", "look", "charge"]
+    first = place.draw(5, "order")
+    calls = [(name, {"what": place.words(n)}) for n, name in enumerate(names[first:] + names[:first])]
+    return {
+        "tools": [look, keep, charge],
+        "providers": _model(_in_turn(_calls(*calls), place.words("answer"))),
+    }
+
+
+async def _drive_parallel(place: Place) -> None:
+    await _one_turn(place, _tool("look", "pure"), _tool("keep", "idempotent"), _tool("charge", "once"))
+
+
+PARALLEL = Scenario(name="parallel", setup=_parallel, drive=_drive_parallel)
+
+
+# -- a function of the client's -----------------------------------------------------------------------------------
+
+
+def _client(place: Place) -> Mapping[str, Any]:
+    calls = [("ask", {"n": n}) for n in range(1 + place.draw(3, "calls"))]
+    return {"providers": _model(_in_turn(_calls(*calls), place.words("answer")))}
+
+
+async def _drive_client(place: Place) -> None:
+    await _one_turn(place, _ASK)
+
+
+CLIENT = Scenario(name="client", setup=_client, drive=_drive_client)
+
+
+# -- a call that must not be repeated ---------------------------------------------------------------------------------
+
+
+def _once(place: Place) -> Mapping[str, Any]:
+    def charge(amount: int) -> str:
+        """Charge an amount."""
+        place.receiver.note("charged", amount=amount)
+        return f"charged {amount}"
+
+    calls = _calls(("charge", {"amount": 1 + place.draw(100, "amount")}))
+    return {"tools": [charge], "providers": _model(_in_turn(calls, place.words("answer")))}
+
+
+async def _drive_once(place: Place) -> None:
+    await _one_turn(place, _tool("charge", "once"))
+
+
+def _charged_once(outcome: Outcome) -> Iterable[str]:
+    count = sum(note["what"] == "charged" for note in outcome.notes)
+    (result,) = (row.text or "" for c in outcome.threads for row in c.rows if row.role == "tool")
+    if count > 1 or (count == 0 and "unknown" not in result):
+        yield f"there were {count} charges, and the result says {result!r}"
+
+
+ONCE = Scenario(name="once", setup=_once, drive=_drive_once, holds=_charged_once)
+
+
+# -- a call that its receiver knows again -----------------------------------------------------------------------------
+
+
+def _idempotent(place: Place) -> Mapping[str, Any]:
+    async def book(seat: int, idempotency_key: str) -> str:
+        """Book a seat."""
+        place.receiver.note("booked", seat=seat, key=idempotency_key)
+        return f"booked {seat}"
+
+    seats = [("book", {"seat": seat}) for seat in range(1 + place.draw(3, "seats"))]
+    return {"tools": [book], "providers": _model(_in_turn(_calls(*seats), place.words("answer")))}
+
+
+async def _drive_idempotent(place: Place) -> None:
+    await _one_turn(place, _tool("book", "idempotent"))
+
+
+def _booked_under_one_key(outcome: Outcome) -> Iterable[str]:
+    keys: dict[int, set[str]] = {}
+    for note in outcome.notes:
+        if note["what"] == "booked":
+            keys.setdefault(note["seat"], set()).add(note["key"])
+    seats = 1 + outcome.place.draw(3, "seats")
+    if sorted(keys) != list(range(seats)) or any(len(k) != 1 for k in keys.values()):
+        yield f"{seats} seats were asked for, and the receiver has {keys}"
+    if len({k for found in keys.values() for k in found}) != seats:
+        yield f"two seats were booked under one key: {keys}"
+
+
+IDEMPOTENT = Scenario(
+    name="idempotent", setup=_idempotent, drive=_drive_idempotent, holds=_booked_under_one_key
+)
+
+
+# -- an endpoint that fails at first ----------------------------------------------------------------------------------
+
+_ATTEMPTS = 3
+
+
+def _retry(place: Place) -> Mapping[str, Any]:
+    failures = 1 + place.draw(_ATTEMPTS - 1, "failures")
+
+    def reply(_: ModelRequest) -> ScriptEntry:
+        # The endpoint is down for the first calls that anybody makes, whoever makes them.
+        if len(place.receiver.notes("model")) <= failures:
+            return ProviderError("not now", kind="http_503", status=503, retryable=True)
+        return place.words("answer")
+
+    return {"providers": _model(reply)}
+
+
+async def _drive_retry(place: Place) -> None:
+    await _one_turn(
+        place, retry=Retry(max_attempts=_ATTEMPTS, initial_delay="1ms", jitter="none", on=("http_5xx",))
+    )
+
+
+RETRY = Scenario(name="retry", setup=_retry, drive=_drive_retry)
+
+
+# -- a stream that somebody reads -----------------------------------------------------------------------------------
+
+
+def _streaming(place: Place) -> Mapping[str, Any]:
+    def look(what: str) -> str:
+        """Look something up."""
+        return what.upper()
+
+    replies = _in_turn(_calls(("look", {"what": place.words("look")})), place.words("answer"))
+    return {"tools": [look], "providers": _model(replies)}
+
+
+async def _drive_streaming(place: Place) -> None:
+    treadle = place.treadle
+    agent = await place.agent(model="scripted", tools=[_tool("look", "pure")])
+    thread = await place.thread(place.words("user"))
+    found = await treadle.runs.list(thread.id, limit=1)
+    if found:
+        await place.finish(found[0])
+        return
+    said = ""
+    async for event in treadle.runs.stream(thread.id, agent=agent):
+        if event.name == "thread.message.delta":
+            said += event.data["text"]
+    (message,) = await treadle.messages.list(thread.id, limit=1)
+    place.receiver.note("read", said=said, is_whole=said == message.plain)
+
+
+def _read_whole(outcome: Outcome) -> Iterable[str]:
+    for note in outcome.notes:
+        if note["what"] == "read" and not note["is_whole"]:
+            yield f"the stream said {note['said']!r}, and the message is another"
+
+
+STREAMING = Scenario(
+    name="streaming", setup=_streaming, drive=_drive_streaming, holds=_read_whole, deltas=True
+)
+
+
+# -- a run that its client wants no more ------------------------------------------------------------------------------
+
+
+def _cancel(place: Place) -> Mapping[str, Any]:
+    async def dig(depth: int) -> str:
+        """Dig until somebody says stop."""
+        import asyncio
+
+        await asyncio.Event().wait()
+        return f"dug {depth}"
+
+    def reply(request: ModelRequest) -> ScriptEntry:
+        return _calls(*(("dig", {"depth": len(request.messages) + n}) for n in range(calls)))
+
+    calls = 1 + place.draw(3, "calls")
+    return {"tools": [dig], "providers": _model(reply)}
+
+
+async def _drive_cancel(place: Place) -> None:
+    import asyncio
+
+    runs = place.treadle.runs
+    agent = await place.agent(model="scripted", tools=[_tool("dig", "once")])
+    thread = await place.thread(place.words("user"))
+    run = await place.run(thread, agent)
+    while not any(step.is_open for step in await runs.steps(run.id)):
+        if (await runs.get(run.id)).status != "in_progress":
+            break
+        await asyncio.sleep(0)
+    if (await runs.get(run.id)).status == "in_progress":
+        await runs.cancel(run.id)
+        place.receiver.note("cancelled", run=run.id)
+    await place.finish(run)
+
+
+def _is_cancelled(outcome: Outcome) -> Iterable[str]:
+    for lived in (lived for c in outcome.threads for lived in c.runs):
+        if lived.run.status != "cancelled":
+            yield f"{lived.run.id} was to be cancelled, and is {lived.run.status}"
+
+
+CANCEL = Scenario(name="cancel", setup=_cancel, drive=_drive_cancel, holds=_is_cancelled, compares=False)
+
+
+SCENARIOS: Sequence[Scenario] = (
+    PLAIN, ROUNDS, PARALLEL, CLIENT, CANCEL, RETRY, ONCE, IDEMPOTENT, STREAMING,
+)  # fmt: skip
+"""All of them; `python -m treadle.testing.crash` goes through them."""
+
+
+def scenario(name: str) -> Scenario:
+    """Give a scenario by its name.
+
+    Errors: KeyError, with the names that there are.
+    """
+    for found in SCENARIOS:
+        if found.name == name:
+            return found
+    raise KeyError(f"there is no scenario '{name}'; there are {', '.join(s.name for s in SCENARIOS)}")
