@@ -10,7 +10,8 @@
     │   └── ToolOutputsError   submitted outputs do not match the calls that wait
     ├── NotFound               no such object in this tenant
     ├── Conflict               another writer was first, or an id or name is taken
-    │   └── LeaseLost          the run is walked by somebody else now
+    │   ├── LeaseLost          the run is walked by somebody else now
+    │   └── Repeated           the client's key was used for the same before
     ├── Unauthorized           no key, or a key that does not open this
     ├── RateLimited            come back later
     ├── ProviderError          the model endpoint said no
@@ -180,6 +181,17 @@ class LeaseLost(Conflict):
     """This process does not walk the run any more."""
 
     code = "TR064"
+
+
+class Repeated(Conflict):
+    """The same was asked under that key before."""
+
+    code = "TR069"
+
+    def __init__(self, object_id: str) -> None:
+        """Carry the id of what was given then."""
+        self.object_id = object_id
+        super().__init__(f"the same was asked under that key before; it gave {object_id}")
 
 
 class Unauthorized(TreadleError):

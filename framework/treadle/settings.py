@@ -17,6 +17,7 @@ VARIABLES = {
     "TREADLE_TENANT": "the tenant of the command line",
     "TREADLE_DURABILITY": "full (default: a commit survives a power loss) or normal (a process crash only)",
     "TREADLE_MODEL": "the model that replaces the one a document names",
+    "TREADLE_LEASE_S": "seconds after which a process that gives no sign of life loses its runs (default: 15)",
 }
 
 
@@ -28,6 +29,7 @@ class Settings:
     tenant: str = "default"
     durability: Literal["full", "normal"] = "full"
     model: str | None = None
+    lease_s: float = 15.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -39,9 +41,17 @@ class Settings:
         durability = env.get("TREADLE_DURABILITY", "full")
         if durability not in ("full", "normal"):
             raise ConfigurationError(f"TREADLE_DURABILITY is '{durability}'", hint="use full or normal")
+        lease = env.get("TREADLE_LEASE_S") or "15"
+        try:
+            lease_s = float(lease)
+        except ValueError:
+            lease_s = 0.0
+        if not 1 <= lease_s <= 3600:
+            raise ConfigurationError(f"TREADLE_LEASE_S is '{lease}'", hint="give seconds, 1 to 3600")
         return cls(
             store=env.get("TREADLE_STORE") or None,
             tenant=env.get("TREADLE_TENANT") or "default",
             durability="full" if durability == "full" else "normal",
             model=env.get("TREADLE_MODEL") or None,
+            lease_s=lease_s,
         )

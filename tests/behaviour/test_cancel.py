@@ -1,7 +1,6 @@
 """Cancelling and parking: a run that is stopped leaves a whole thread, wherever it was."""
 
 import asyncio
-import socket
 import subprocess
 import threading
 
@@ -167,9 +166,10 @@ async def test_a_cancel_that_its_process_did_not_finish_is_finished_by_the_next(
     gone = subprocess.Popen(["true"])
     gone.wait()
     run = await scene.create()
+    left = scene.treadle.executor.lease.walker._replace(id="gone", pid=gone.pid)
     await scene.treadle.close()
     store = SqliteStore(workshop.path)
-    claimed = (await store.claim("default", run.id, f"{socket.gethostname()}:{gone.pid}:x", now_ms=1)).run
+    claimed = (await store.claim("default", run.id, left, now_ms=1)).run
     cancelling = (await store.commit(Checkpoint(claimed, "cancelling"))).run
     assert cancelling.walker == claimed.walker
     await store.close()
@@ -400,7 +400,7 @@ async def test_a_process_that_lacks_a_tool_leaves_the_run(workshop):
 async def test_only_a_queued_run_can_be_resumed(workshop):
     scene = await workshop.start(["ok"])
     run = await scene.run()
-    with pytest.raises(StateError, match="only a queued run"):
+    with pytest.raises(StateError, match="only a run that is queued"):
         await scene.runs.resume(run.id)
     with pytest.raises(NotFound):
         await scene.runs.resume("run_nothing")

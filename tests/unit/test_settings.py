@@ -19,9 +19,10 @@ def test_every_variable_is_read() -> None:
             "TREADLE_TENANT": "acme",
             "TREADLE_DURABILITY": "normal",
             "TREADLE_MODEL": "offline",
+            "TREADLE_LEASE_S": "20",
         }
     )
-    assert read == Settings(store="sqlite:///x.db", tenant="acme", durability="normal", model="offline")
+    assert read == Settings(store="sqlite:///x.db", tenant="acme", durability="normal", model="offline", lease_s=20)
     assert {name.removeprefix("TREADLE_").lower() for name in VARIABLES} == set(Settings.__slots__)
 
 

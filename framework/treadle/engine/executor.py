@@ -21,6 +21,7 @@ from typing import Any, cast
 from treadle import registry
 from treadle.clock import Clock
 from treadle.engine import scheduler
+from treadle.engine.lease import Lease
 from treadle.engine.scheduler import Activation, State
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
@@ -111,11 +112,12 @@ class _Handle:
     task: asyncio.Task[Any] | None = None
     is_cancelled: bool = False
     is_parking: bool = False
+    is_lost: bool = False
 
     @property
     def is_stopping(self) -> bool:
         """Tell whether the walk must not begin another step."""
-        return self.is_cancelled or self.is_parking
+        return self.is_cancelled or self.is_parking or self.is_lost
 
 
 @dataclass(slots=True)
@@ -154,21 +156,35 @@ class Executor:
     """Walks runs that this process has claimed."""
 
     def __init__(
-        self, store: Store, *, clock: Clock, stream: Stream, make_plan: MakePlan, walker: str
+        self, store: Store, *, clock: Clock, stream: Stream, make_plan: MakePlan, lease: Lease
     ) -> None:
-        """Take the store to write to and the way to plan a run; `walker` is this process's name."""
+        """Take the store to write to, the way to plan a run, and the lease under which runs are held."""
         self._store = store
         self._clock = clock
         self._stream = stream
         self._make_plan = make_plan
-        self.walker = walker
+        self.lease = lease
+        self.on_promoted: Callable[[str], None] | None = None
         self._handles: dict[str, _Handle] = {}
+        lease.watch(self.lose)
 
     # -- control ---------------------------------------------------------------------------------------------
 
     def is_walking(self, run_id: str) -> bool:
         """Tell whether this process walks a run."""
         return run_id in self._handles
+
+    @property
+    def walking(self) -> int:
+        """Give how many runs this process walks."""
+        return len(self._handles)
+
+    def lose(self) -> None:
+        """Stop every walk at once and write nothing more: somebody else may hold the runs by now."""
+        for handle in self._handles.values():
+            handle.is_lost = True
+            if handle.task is not None:
+                handle.task.cancel()
 
     def cancel(self, run_id: str) -> bool:
         """Interrupt a walk whose run is `cancelling`; tell whether it is walked here."""
@@ -236,8 +252,8 @@ class Executor:
             raise
         except Exception as e:  # noqa: BLE001 - whatever breaks a walk ends its run: nothing else would
             return await self._fail(walk.run if walk else run, e)
-        if handle.is_cancelled:
-            raise LeaseLost(f"run {run.id} is being cancelled")
+        if handle.is_cancelled or handle.is_lost:
+            raise LeaseLost(f"run {run.id} is being cancelled, or its walker lost it")
         return await self._park(walk.run if walk else run, began)
 
     async def _open(self, run: Run, began: float, prepared: Prepared | None) -> _Walk:
@@ -541,6 +557,8 @@ class Executor:
         walk.run = committed.run
         if is_followed:
             self._stream.publish(walk.run.id, committed.events)
+        if committed.promoted is not None and self.on_promoted is not None:
+            self.on_promoted(committed.promoted)
 
     async def _wait(self, walk: _Walk) -> bool:
         """Stop at `requires_action`: the calls that are left are the client's."""
@@ -714,6 +732,21 @@ class Executor:
         if now.status != "cancelling" or now.fence != run.fence:
             return now
         return await self.finish_cancel(now)
+
+    async def finish(self, run: Run, status: RunStatus, *, error: RunError | None = None) -> Run:
+        """End a run that nobody walks, closing what its thread has open, in one transaction.
+
+        Errors: LeaseLost when it has moved on meanwhile.
+        """
+        position = await self._locate(run)
+        await self._end(position, status, error=error)
+        self._stream.end(run.id)
+        return position.run
+
+    async def standing_at(self, run: Run) -> list[str]:
+        """Give the paths of the steps at which a run stands."""
+        state = (await self._locate(run)).state
+        return [a.path for a, _ in state.open] + [a.path for a in state.ready]
 
     async def finish_cancel(self, run: Run) -> Run:
         """Move a run that nobody walks to `cancelled`, closing what its thread has open, in one transaction.

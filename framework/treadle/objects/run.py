@@ -74,7 +74,9 @@ class PendingCall(Record):
 class Run(Record):
     """One walk of a step graph over a thread.
 
-    Shapes: `first_seq` is the seq of the first row that the run can append; 0 lets the store find it.
+    Shapes: `first_seq` is the seq of the first row that the run can append; 0 lets the store find it. `in_line`
+    says that it waits for the run that its thread has; `deaths` counts the walkers that died at the place
+    where it stands, one after the other.
     Units: times in Unix milliseconds; `walked_ms` is the time spent walking, waiting left out.
     Wire: ``GET /threads/{thread_id}/runs/{id}``.
     """
@@ -90,6 +92,8 @@ class Run(Record):
     rev: int = 0
     fence: int = 0
     walker: str | None = None
+    in_line: bool = False
+    deaths: int = 0
     model: str = ""
     inputs: dict[str, Any] = Field(default_factory=dict)
     overrides: RunOverrides = Field(default_factory=RunOverrides)

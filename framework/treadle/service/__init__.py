@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +13,9 @@ from typing import Any, Self
 from treadle.clock import Clock, SystemClock
 from treadle.definition.load import find_project, load_project
 from treadle.engine.executor import Executor
+from treadle.engine.lease import Lease
 from treadle.engine.plan import make_plan
+from treadle.engine.recover import Keeper, Swept
 from treadle.engine.stream import Stream
 from treadle.errors import ConfigurationError, StateError
 from treadle.ids import Ids, SortableIds
@@ -56,6 +56,7 @@ class Treadle:
         settings: Settings | None = None,
         project: str | Path | Project | None = None,
         base_url: str | None = None,
+        walk: bool = False,
     ) -> None:
         """Open the store (making it where there is none) and read the project.
 
@@ -64,6 +65,7 @@ class Treadle:
         `tools` are functions that agents may use by name. `providers` replaces the providers of a type
         (`openai`, `scripted` …). `project` is a folder, its `treadle.yaml`, or a project that is already read;
         without it the nearest one above the current folder counts. `base_url` replaces the default connection's address.
+        With `walk` this process walks every run that it can: what is queued, and what dead processes left.
 
         Errors: StoreError; DefinitionError for the project file; ConfigurationError.
         """
@@ -81,12 +83,23 @@ class Treadle:
             clock=self.clock,
             stream=self.stream,
             make_plan=self.plan,
-            walker=f"{socket.gethostname()}:{os.getpid()}:{self.ids.new('walker')[-8:]}",
+            lease=Lease(self.store, clock=self.clock, ids=self.ids, seconds=self.settings.lease_s),
         )
         self.agents = Agents(self)
         self.threads = Threads(self)
         self.messages = Messages(self)
         self.runs = Runs(self)
+        self.keeper = Keeper(
+            self.store,
+            executor=self.executor,
+            clock=self.clock,
+            prepare=self.runs.prepare,
+            walk=self.runs.walk,
+            walks_all=walk,
+        )
+        self.executor.on_promoted = self.keeper.promoted
+        self._walks_all = walk
+        self._is_closed = False
 
     def _open(self, store: str | Store | None) -> Store:
         if store is not None and not isinstance(store, str):
@@ -114,17 +127,32 @@ class Treadle:
         )
 
     async def __aenter__(self) -> Self:
-        """Give the open treadle."""
+        """Give the open treadle; one that walks every run begins to."""
+        if self._walks_all:
+            self.keeper.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close it."""
         await self.close()
 
+    async def recover(self) -> Swept:
+        """Look after every run that needs somebody, once and now: what the background does by itself while it walks.
+
+        Errors: StoreError.
+        """
+        return await self.keeper.sweep()
+
     async def close(self) -> None:
-        """Let walks come to a checkpoint, then let the store and the connections go."""
+        """Let walks come to a checkpoint, then let the store and the connections go; closing twice is closing once."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.keeper.claim_no_more()
         await self.executor.park(GRACE_S)
+        await self.keeper.stop()
         await self.runs.settle()
+        await self.executor.lease.release()
         await self.models.close()
         await self.store.close()
 

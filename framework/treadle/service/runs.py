@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
@@ -94,7 +92,7 @@ class Runs:
         """
         given = _Given(inputs or {}, additional_messages, metadata or {}, ttl, overrides)
         run, prepared = await self._accept(thread_id, agent, given)
-        self._walk(run, prepared)
+        self.walk(run, prepared)
         return run
 
     async def _accept(self, thread_id: str | None, agent: str | Agent, given: _Given) -> tuple[Run, Prepared]:
@@ -137,7 +135,9 @@ class Runs:
             first = [m.model_copy(update={"seq": seq}) for seq, m in enumerate(first, 1)]
         records = [*text, *((thread,) if thread is not None else ()), *first, run]
         try:
-            stored = await treadle.store.insert(treadle.tenant, *records, claim_by=treadle.executor.walker)
+            stored = await treadle.store.insert(
+                treadle.tenant, *records, claim_by=treadle.executor.lease.walker
+            )
         except ThreadBusy:
             active = await treadle.store.active_run(treadle.tenant, on)
             raise ThreadBusy(
@@ -166,17 +166,37 @@ class Runs:
             self._shared[agent.tenant, agent.id, agent.version] = prepared
         return prepared
 
-    def _walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
+    async def prepare(self, run: Run) -> Prepared:
+        """Give what a run is walked with, if everything that it needs can be had here.
+
+        Errors: ConfigurationError; NotFound.
+        """
+        treadle = self._treadle
+        key = (run.tenant, run.agent_id, run.agent_version)
+        known = self._shared.get(key)
+        if known is not None and run.overrides == _NOTHING:
+            return known
+        agent = await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
+        graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
+        return self._prepare(run, agent, graph)
+
+    def walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
+        """Walk a run that this process has claimed, in the background."""
         task = self._treadle.executor.begin(run, prepared)
         self._walks[run.id] = task
         task.add_done_callback(lambda done: self._ended(run.id, done))
+        if self._treadle.store.is_shared:
+            self._treadle.keeper.start()
         return task
 
     def _ended(self, run_id: str, task: asyncio.Task[Run]) -> None:
         if self._walks.get(run_id) is task:
             del self._walks[run_id]
-        if not task.cancelled():
-            task.exception()  # A failed walk is told to whoever waits for it, and needs no other reader.
+        if task.cancelled() or task.exception() is not None:
+            return  # A failed walk is told to whoever waits for it, and needs no other reader.
+        if task.result().status == "in_progress":
+            # Its lease was lost; whoever has it now may die as well.
+            self._treadle.keeper.take(run_id)
 
     async def settle(self) -> None:
         """Wait for the walks of this process to come to rest."""
@@ -234,7 +254,7 @@ class Runs:
         try:
             # Invariant: the walk begins before the first event is given, since the reader may leave after it.
             events = await treadle.store.events(run.tenant, run.id, after=after)
-            task = self._walk(run, prepared)
+            task = self.walk(run, prepared)
             for event in events:
                 yield event
             async for event in follower:
@@ -358,8 +378,8 @@ class Runs:
         Errors: StateError unless the run is at requires_action; ToolOutputsError for a wrong, missing or doubled
         id. Then nothing is stored.
         """
-        run = await self._submit(run_id, outputs)
-        self._walk(run, None)
+        run, prepared = await self._submit(run_id, outputs)
+        self.walk(run, prepared)
         return run
 
     async def submit_and_stream(
@@ -369,12 +389,12 @@ class Runs:
         before = await self._treadle.store.events(
             self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
         )
-        run = await self._submit(run_id, outputs)
-        async with aclosing(self._follow(run, None, after=len(before))) as events:
+        run, prepared = await self._submit(run_id, outputs)
+        async with aclosing(self._follow(run, prepared, after=len(before))) as events:
             async for event in events:
                 yield event
 
-    async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> Run:
+    async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> tuple[Run, Prepared]:
         treadle = self._treadle
         run = await self.get(run_id)
         if run.status != "requires_action":
@@ -385,7 +405,7 @@ class Runs:
                 run=run,
             )
         texts = _match(run, outputs)
-        await self._check_walkable(run)
+        prepared = await self.prepare(run)
         steps = {s.path: s for s in await treadle.store.steps(run.tenant, run.id)}
         last = (await treadle.store.rows(run.tenant, run.thread_id, limit=1, order="desc"))[0].seq
         now = treadle.clock.now_ms()
@@ -418,11 +438,11 @@ class Runs:
             messages=messages,
             steps=ended,
             events=events,
-            claim_by=treadle.executor.walker,
+            claim_by=treadle.executor.lease.walker,
             now_ms=now,
         )
         try:
-            return (await treadle.store.commit(checkpoint)).run
+            return (await treadle.store.commit(checkpoint)).run, prepared
         except LeaseLost:
             current = await self.get(run_id)
             raise StateError(
@@ -433,12 +453,13 @@ class Runs:
             ) from None
 
     async def resume(self, run_id: str) -> Run:
-        """Claim a run that was parked and go on walking it from its last checkpoint.
+        """Claim a run that was parked, or that a process which is gone has left, and walk it on from its last checkpoint.
 
-        Errors: NotFound; StateError when it is not queued.
+        Errors: NotFound; StateError when it is neither.
         """
-        run = await self._claim(run_id)
-        self._walk(run, None)
+        run, prepared = await self._claim(run_id)
+        if not is_terminal(run.status):
+            self.walk(run, prepared)
         return run
 
     async def resume_and_stream(self, run_id: str) -> AsyncIterator[Event]:
@@ -449,41 +470,37 @@ class Runs:
         before = await self._treadle.store.events(
             self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
         )
-        run = await self._claim(run_id)
-        async with aclosing(self._follow(run, None, after=len(before))) as events:
+        run, prepared = await self._claim(run_id)
+        if is_terminal(run.status):
+            for event in await self._treadle.store.events(run.tenant, run.id, after=len(before)):
+                yield event
+            return
+        async with aclosing(self._follow(run, prepared, after=len(before))) as events:
             async for event in events:
                 yield event
 
-    async def _claim(self, run_id: str) -> Run:
+    async def _claim(self, run_id: str) -> tuple[Run, Prepared]:
         treadle = self._treadle
         run = await self.get(run_id)
-        if run.status == "queued":
-            await self._check_walkable(run)
+        if run.status not in ("queued", "in_progress") or treadle.executor.is_walking(run.id):
+            raise _not_resumable(run)
+        prepared = await self.prepare(run)
+        if run.walker is not None:
+            await treadle.keeper.bury()
         try:
             claimed = await treadle.store.claim(
-                run.tenant, run.id, treadle.executor.walker, now_ms=treadle.clock.now_ms()
+                run.tenant, run.id, treadle.executor.lease.walker, now_ms=treadle.clock.now_ms()
             )
         except LeaseLost:
-            raise StateError(
-                f"run {run.id} is {run.status}: only a queued run can be resumed",
-                status=run.status,
-                event="resume",
-            ) from None
-        return claimed.run
-
-    async def _check_walkable(self, run: Run) -> None:
-        """Make sure that this process has what a run needs before it takes it.
-
-        Errors: ConfigurationError; then the run waits for a process that has.
-        """
-        treadle = self._treadle
-        treadle.plan(run, await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version))
+            raise _not_resumable(await self.get(run.id)) from None
+        if await treadle.keeper.is_given_up(claimed.run):
+            return await self.get(run.id), prepared
+        return claimed.run, prepared
 
     async def cancel(self, run_id: str) -> Run:
         """Ask for a run's end; it is `cancelling` when this returns, and `cancelled` when its walker has stopped.
 
-        A run that nobody walks is cancelled in the same transaction, one whose walker was a process of this machine
-        that is gone in the next.
+        A run that nobody walks, or that a process which is gone has left, is cancelled before this returns.
 
         Errors: NotFound; StateError when it has ended.
         """
@@ -497,32 +514,42 @@ class Runs:
                     event="cancel",
                     run=run,
                 )
-            is_left = self._is_left(run)
-            if run.status == "cancelling" and not is_left:
-                return run
             try:
-                if run.walker is None or run.status == "cancelling":
+                if run.walker is None:
                     await treadle.executor.finish_cancel(run)
                     return run.model_copy(update={"status": "cancelling"})
-                event = Event(run.id, "thread.run.cancelling", run.id)
-                committed = await treadle.store.commit(
-                    Checkpoint(run, "cancelling", events=[event], now_ms=treadle.clock.now_ms())
-                )
+                is_left = False
+                if not treadle.executor.is_walking(run.id) and (left := await self._take_left(run)):
+                    run, is_left = left, True
+                if run.status != "cancelling":
+                    run = await self._ask_to_stop(run)
+                if is_left:
+                    await treadle.executor.finish_cancel(run)
             except LeaseLost:
                 continue
-            treadle.stream.publish(run.id, committed.events)
-            if is_left:
-                await treadle.executor.finish_cancel(committed.run)
-            else:
-                treadle.executor.cancel(run.id)
-            return committed.run
+            treadle.executor.cancel(run.id)
+            return run
 
-    def _is_left(self, run: Run) -> bool:
-        """Tell whether a run's walker has stopped without letting it go: its process is gone, or its walk broke."""
-        executor = self._treadle.executor
-        if run.walker == executor.walker:
-            return not executor.is_walking(run.id)
-        return run.walker is not None and _is_gone(run.walker)
+    async def _ask_to_stop(self, run: Run) -> Run:
+        treadle = self._treadle
+        event = Event(run.id, "thread.run.cancelling", run.id)
+        committed = await treadle.store.commit(
+            Checkpoint(run, "cancelling", events=[event], now_ms=treadle.clock.now_ms())
+        )
+        treadle.stream.publish(run.id, committed.events)
+        return committed.run
+
+    async def _take_left(self, run: Run) -> Run | None:
+        """Take a run whose walker is gone, or whose walk in this process broke; None where somebody walks it."""
+        treadle = self._treadle
+        await treadle.keeper.bury()
+        try:
+            claimed = await treadle.store.claim(
+                run.tenant, run.id, treadle.executor.lease.walker, now_ms=treadle.clock.now_ms()
+            )
+        except LeaseLost:
+            return None
+        return claimed.run
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
         """Replace a run's metadata.
@@ -534,19 +561,14 @@ class Runs:
         return changed
 
 
-def _is_gone(walker: str) -> bool:
-    """Tell whether a walker was a process of this machine that does not exist any more."""
-    host, _, rest = walker.partition(":")
-    number = rest.partition(":")[0]
-    if host != socket.gethostname() or not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+def _not_resumable(run: Run) -> StateError:
+    held = f", and walker {run.walker} holds it" if run.walker is not None else ""
+    return StateError(
+        f"run {run.id} is {run.status}{held}: only a run that is queued, or that its walker left, can be resumed",
+        status=run.status,
+        event="resume",
+        run=run,
+    )
 
 
 def _overrides(given: Mapping[str, Any]) -> RunOverrides:

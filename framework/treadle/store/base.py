@@ -24,6 +24,7 @@ from treadle.objects.message import Message
 from treadle.objects.run import Run
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
+from treadle.objects.walker import Walker
 
 Order = Literal["asc", "desc"]
 Noun = Agent | Thread | Message | Run
@@ -64,16 +65,48 @@ class Checkpoint(NamedTuple):
     steps: Sequence[Step] = ()
     events: Sequence[Event] = ()
     blobs: Sequence[Blob] = ()
-    claim_by: str | None = None
+    claim_by: Walker | None = None
     now_ms: int = 0
     is_followed: bool = True
 
 
 class Committed(NamedTuple):
-    """What a checkpoint left behind: the run as it is now, and the events with their numbers, if asked for."""
+    """What a checkpoint left behind: the run as it is now, and the events with their numbers, if asked for.
+
+    Shapes: `promoted` is the id of the run whose turn it became.
+    """
 
     run: Run
     events: tuple[Event, ...]
+    promoted: str | None = None
+
+
+class Request(NamedTuple):
+    """What a client asks for under a key of its own: asked again, it gets the object that it got.
+
+    Shapes: `digest` is of everything that was asked.
+    """
+
+    key: str
+    digest: str
+    now_ms: int
+
+
+class Due(NamedTuple):
+    """A run that needs somebody.
+
+    Shapes: `no` counts the runs of the store; `is_mine` says that the walker who asked holds it, `is_left` that
+    its walker is dead, `is_over` that its time is over.
+    """
+
+    no: int
+    tenant: str
+    id: str
+    status: str
+    is_mine: bool
+    is_left: bool
+    is_over: bool
+    rev: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +123,35 @@ class StoreStatus:
 class Store(Protocol):
     """Where everything is kept."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other processes may use the store as well."""
+        ...
+
     async def insert(
-        self, tenant: str, *records: Noun | Graph | Blob, claim_by: str | None = None
+        self,
+        tenant: str,
+        *records: Noun | Graph | Blob,
+        claim_by: Walker | None = None,
+        in_line: bool = False,
+        request: Request | None = None,
     ) -> tuple[Noun | Graph | Blob, ...]:
         """Keep new records, in order, and give them back as stored.
 
         Shapes: a message gets its id here; one whose `seq` is 0 gets the next one of its thread, a run whose `first_seq` is 0 begins
         there; a run of the same call is claimed for `claim_by`; an agent whose version is greater than 1 follows the version before it.
+        With `in_line` messages and runs for a thread that is busy wait for it: the message's seq stays 0, the run's
+        `in_line` is set and nobody claims it. With a `request` the last record is what its key stands for.
 
-        Errors: Conflict for a taken id or name; ThreadBusy; NotFound for a thread that is not there.
+        Errors: Conflict for a taken id or name, or for a key that stands for something else; Repeated for a key that stands for this;
+        ThreadBusy; NotFound for a thread that is not there.
+        """
+        ...
+
+    async def asked(self, tenant: str, request: Request) -> None:
+        """Do nothing where nobody asked under that key before.
+
+        Errors: Repeated, with the object; Conflict for a key that stands for something else.
         """
         ...
 
@@ -199,11 +252,44 @@ class Store(Protocol):
         """
         ...
 
-    async def claim(self, tenant: str, run_id: str, walker: str, *, now_ms: int) -> Committed:
-        """Take a queued run for a walker and raise its fence.
+    async def claim(self, tenant: str, run_id: str, walker: Walker, *, now_ms: int) -> Committed:
+        """Take a queued run for a walker, or one that its walker was declared dead with, and raise its fence.
 
-        Errors: NotFound; LeaseLost when it is not queued any more.
+        Errors: NotFound; LeaseLost when it is neither.
         """
+        ...
+
+    def beat(self, walker_id: str, until_ms: int) -> bool:
+        """Prolong a walker's lease at once; False says that it was declared dead. May be called in any thread.
+
+        Errors: StoreError.
+        """
+        ...
+
+    async def walkers(self) -> list[Walker]:
+        """Give every walker that the store knows."""
+        ...
+
+    async def bury(self, walker: Walker) -> bool:
+        """Declare a walker dead, unless its heart has beaten since it was read; tell whether it is dead now."""
+        ...
+
+    async def retire(self, walker_id: str) -> None:
+        """Let a walker go: whatever it still holds is free at once."""
+        ...
+
+    async def due(
+        self, walker_id: str, *, now_ms: int, after: int = 0, limit: int = 500, held: bool = False
+    ) -> list[Due]:
+        """Give runs of every tenant that need somebody, in the order they were made.
+
+        Shapes: `after` is the `no` of the last one of the page before. Of the runs that the walker holds those are
+        given which are being cancelled, with `held` all.
+        """
+        ...
+
+    async def tidy(self, *, asked_before_ms: int) -> None:
+        """Forget dead walkers that hold nothing, and clients' keys that are older than that."""
         ...
 
     async def commit(self, checkpoint: Checkpoint) -> Committed:
@@ -213,8 +299,8 @@ class Store(Protocol):
         """
         ...
 
-    async def changed(self, timeout_s: float) -> None:
-        """Wait until something may have been written, here or by another process, or the time is up."""
+    async def changed(self, timeout_s: float, *, elsewhere: bool = False) -> None:
+        """Wait until something may have been written, or the time is up; with `elsewhere` only by another process."""
         ...
 
     def status(self) -> StoreStatus:

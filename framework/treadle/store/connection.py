@@ -6,7 +6,7 @@ checker; these protocols say the same for what is used here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -36,7 +36,10 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """One connection to the database."""
 
-    in_transaction: bool
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether a transaction is open."""
+        ...
 
     def execute(self, statements: str, bindings: Sequence[Any] | None = None, /) -> Cursor:
         """Run a statement on a cursor of its own."""
@@ -62,16 +65,23 @@ class Connection(Protocol):
         """Wait that long for another process's lock."""
         ...
 
+    def set_wal_hook(self, hook: Callable[[Any, str, int], int] | None, /) -> None:
+        """Call a function when a commit is kept, with the database's name and the pages of its log."""
+        ...
+
+    def wal_checkpoint(self, *, mode: int) -> tuple[int, int]:
+        """Copy the log into the file; give the pages of the log, and how many of them are copied."""
+        ...
+
     def close(self) -> None:
         """Let the database go."""
         ...
 
 
-def connect(path: Path | None, *, cached_statements: int = 128) -> Connection:
-    """Open a file, or memory where there is no path."""
+def connect(path: Path | None, *, cached_statements: int = 128, vfs: str | None = None) -> Connection:
+    """Open a file, or memory where there is no path; `vfs` names a registered file layer other than SQLite's own."""
+    name = str(path) if path else ":memory:"
     return cast(
         "Connection",
-        cast(
-            "object", apsw.Connection(str(path) if path else ":memory:", statementcachesize=cached_statements)
-        ),
+        cast("object", apsw.Connection(name, statementcachesize=cached_statements, vfs=vfs)),
     )

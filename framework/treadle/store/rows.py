@@ -94,6 +94,8 @@ def message_body(record: Message) -> str | None:
         body["incomplete_reason"] = record.incomplete_reason
     if record.role == "assistant" and record.run_id is None and record.agent_id:
         body["agent_id"] = record.agent_id
+    if record.id and queue_number(record.id) is not None:
+        body["id"] = record.id
     return dump_body(body)
 
 
@@ -114,6 +116,20 @@ def position(tenant: str, id_: str) -> tuple[int, Callable[[str], bool]] | None:
     return no << SEQ_BITS | seq, lambda thread_id: _mark(tenant, thread_id) == found
 
 
+def queued_id(tenant: str, thread_no: int, thread_id: str, number: int) -> str:
+    """Give the id of a message that waits for a busy thread; it keeps it when it has its place."""
+    return placed("msg", thread_no, (1 << SEQ_BITS) + number, _mark(tenant, thread_id))
+
+
+def queue_number(id_: str) -> tuple[int, Callable[[str, str], bool]] | None:
+    """Give the number in the queue that an id names, and whether it is of a tenant's thread; None for any other id."""
+    place = place_of(id_, "msg")
+    if place is None or place[2] <= SEQ_MASK:
+        return None
+    _, found, number = place
+    return number - (1 << SEQ_BITS), lambda tenant, thread_id: _mark(tenant, thread_id) == found
+
+
 def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
     """Read a message: pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, thread, run, agent.
 
@@ -126,8 +142,11 @@ def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
         body["tool_calls"] = [{"id": c[0], "name": c[1], "arguments": c[2]} for c in calls]
     if "agent_id" not in body:
         body["agent_id"] = row[13]
+    id_ = body.pop("id", None)
+    if id_ is None:
+        id_ = message_id(tenant, row[0] >> SEQ_BITS, thread_id, row[0] & SEQ_MASK) if row[1] else ""
     return Message(
-        id=message_id(tenant, row[0] >> SEQ_BITS, thread_id, row[0] & SEQ_MASK) if row[1] else "",
+        id=id_,
         tenant=tenant,
         thread_id=thread_id,
         seq=row[0] & SEQ_MASK,
@@ -194,6 +213,8 @@ def run(tenant: str, row: Row) -> Run:
         expires_ms=row[14],
         wake_ms=row[15],
         walked_ms=row[16],
+        in_line=bool(row[21]),
+        deaths=row[22],
         **body,
     )
 

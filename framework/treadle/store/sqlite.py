@@ -12,19 +12,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import apsw
 
-from treadle.errors import Conflict, LeaseLost, NotFound, StateError, StoreError, ThreadBusy, TreadleError
+from treadle.errors import (
+    Conflict,
+    LeaseLost,
+    NotFound,
+    Repeated,
+    StateError,
+    StoreError,
+    ThreadBusy,
+    TreadleError,
+)
 from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
@@ -32,11 +43,25 @@ from treadle.objects.message import Message
 from treadle.objects.run import Run, RunStatus, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
+from treadle.objects.walker import Walker
 from treadle.store import rows
-from treadle.store.base import Blob, Checkpoint, Committed, Graph, Noun, Order, StoreStatus, T
+from treadle.store.base import (
+    Blob,
+    Checkpoint,
+    Committed,
+    Due,
+    Graph,
+    Noun,
+    Order,
+    Request,
+    StoreStatus,
+    T,
+)
 from treadle.store.connection import Connection, Cursor, connect
 from treadle.store.migrate import migrate, refuse_foreign
 from treadle.store.queries import load
+
+logger = logging.getLogger("treadle.store")
 
 R = TypeVar("R")
 Work = Callable[[], Any]
@@ -56,6 +81,8 @@ A longer log copies a page that changes often to the file less often. Where ever
 must be short: waiting is cheap only once the log has been as long before, and no longer grows.
 """
 POLL_S = 0.1
+LOOK_S = 1.0
+"""How long a file may have been moved or deleted before a commit notices."""
 _LAST = (1 << 62) - 1
 _AFTER_ALL = "\U0010ffff"
 
@@ -71,18 +98,31 @@ def open_url(url: str, *, durability: Literal["full", "normal"] = "full") -> Sql
 class SqliteStore:
     """A store in one file (or in memory, with `path=None`); several processes may use the file at once."""
 
-    def __init__(self, path: Path | None, *, durability: Literal["full", "normal"] = "full") -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        durability: Literal["full", "normal"] = "full",
+        opener: Callable[[Path | None], Connection] = connect,
+    ) -> None:
         """Open the file, making it and its folder for this user only where they are missing.
+
+        Shapes: `opener` opens each of the store's connections.
 
         Errors: StoreError when the file cannot be opened, is newer than this code, or is not a treadle store.
         """
         self._path = path
         self._durability = durability
+        self._opener = opener
         self._sql = load()
         self._name = str(path) if path else ":memory:"
         if path:
             _make_private(path)
-        self._writer = self._connect()
+        self._kept = 0
+        self._is_stuck = False
+        self._places: dict[Path, tuple[int, int]] = {}
+        self._look_at = 0.0
+        self._writer = self._open_writer()
         if path:
             _close_to_others(path)
         self._reader: Connection | None = None
@@ -90,24 +130,28 @@ class SqliteStore:
         self._runs: dict[tuple[str, str], tuple[int, int]] = {}
         self._last: dict[int, tuple[int, int]] = {}
         self._walked: set[int] = set()
+        self._enlisted: set[str] = set()
+        self._heart: Connection | None = None
+        self._heart_lock = threading.Lock()
         self._queue: list[tuple[Work, asyncio.Future[Any]]] = []
         self._scheduled = False
         self._writing = False
         self._commit_s = 0.0
         self._pool: ThreadPoolExecutor | None = None
-        self._news: set[asyncio.Event] = set()
+        # In the order in which they came, as a set of them would not be.
+        self._news: dict[asyncio.Event, None] = {}
         self._closed = False
 
-    def _connect(self) -> Connection:
+    def _connect(self, *, durability: Literal["full", "normal"] | None = None) -> Connection:
         connection: Connection | None = None
         try:
-            connection = connect(self._path)
+            connection = self._opener(self._path)
             connection.set_busy_timeout(BUSY_MS)
             refuse_foreign(connection, name=self._name)
             if self._path:
                 _use_wal(connection)
             connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES[self._durability])
-            connection.pragma("synchronous", self._durability.upper())
+            connection.pragma("synchronous", (durability or self._durability).upper())
             connection.pragma("temp_store", "MEMORY")
             migrate(connection, name=self._name)
         except BaseException as e:
@@ -118,6 +162,11 @@ class SqliteStore:
                 raise translated from e
             raise
         return connection
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other processes may use the store as well."""
+        return self._path is not None
 
     # -- the group commit ------------------------------------------------------------------------------------
 
@@ -140,13 +189,10 @@ class SqliteStore:
         return await future
 
     def _transact(self, work: Callable[[], R]) -> R:
-        cursor = self._cursor
         try:
-            cursor.execute("BEGIN IMMEDIATE")
+            self._begin()
             result = work()
-            began = time.perf_counter()
-            cursor.execute("COMMIT")
-            self._measure(time.perf_counter() - began)
+            self._end()
         except BaseException as e:
             self._roll_back()
             translated = _translate(e, self._name)
@@ -156,14 +202,83 @@ class SqliteStore:
         self._announce()
         return result
 
-    def _measure(self, seconds: float) -> None:
-        self._commit_s += (seconds - self._commit_s) * 0.1
+    def _begin(self) -> None:
+        if self._is_stuck:
+            self._get_unstuck()
+        self._cursor.execute("BEGIN IMMEDIATE")
+
+    def _end(self) -> None:
+        """Commit; an error that arrives although the commit is kept goes to the log alone.
+
+        Invariant: `_kept` counts the commits that SQLite says are kept, so nobody has to guess.
+        """
+        kept, began = self._kept, time.perf_counter()
+        if began >= self._look_at:
+            self._refuse_moved()
+            self._look_at = began + LOOK_S
+        try:
+            self._cursor.execute("COMMIT")
+        except apsw.Error as e:
+            if self._kept == kept:
+                raise
+            logger.warning("%s: a commit is kept, and after it: %s", self._name, e)
+        self._commit_s += (time.perf_counter() - began - self._commit_s) * 0.1
+
+    def _on_kept(self, connection: Connection, _: str, pages: int) -> int:
+        """Count a commit, and copy the log into the file once it is long; a copy that fails is made again later."""
+        self._kept += 1
+        if pages >= CHECKPOINT_PAGES[self._durability]:
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except apsw.Error as e:
+                logger.warning("%s: its log could not be copied into it, and grows: %s", self._name, e)
+        return apsw.SQLITE_OK
+
+    def _refuse_moved(self) -> None:
+        """Refuse to write to a file that its path does not lead to any more: nobody would find what is written.
+
+        Errors: StoreError.
+        """
+        for path, place in self._places.items():
+            if _place(path) != place:
+                raise StoreError(
+                    f"{path} was moved, deleted or replaced while it was open",
+                    hint="nothing more is written to it; close this process, then open the store again",
+                )
 
     def _roll_back(self) -> None:
         self._last.clear()
+        self._enlisted.clear()
         # A full disk has already rolled back when the exception arrives: ask, do not assume.
-        if self._writer.in_transaction:
+        if self._is_stuck or not self._writer.in_transaction:
+            return
+        try:
             self._cursor.execute("ROLLBACK")
+        except apsw.Error as e:
+            logger.warning("%s: a transaction could not be undone at once: %s", self._name, e)
+            self._is_stuck = True
+
+    def _get_unstuck(self) -> None:
+        """Undo what could not be undone before, by letting its connection go; memory has no other one.
+
+        Errors: StoreError, and the library's; then the next call tries again.
+        """
+        if self._path is None:
+            self._cursor.execute("ROLLBACK")
+        else:
+            self._runs.clear()
+            self._writer.close()
+            self._writer = self._open_writer()
+            self._cursor = self._writer.cursor()
+        self._is_stuck = False
+
+    def _open_writer(self) -> Connection:
+        writer = self._connect()
+        writer.set_wal_hook(self._on_kept)
+        if self._path is not None:
+            paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+            self._places = {path: _place(path) for path in paths}
+        return writer
 
     def _flush(self) -> None:
         """Write what has gathered: at once, or on the thread where the disk is slow."""
@@ -192,15 +307,12 @@ class SqliteStore:
 
     def _write_group(self, group: Sequence[tuple[Work, asyncio.Future[Any]]]) -> list[Any]:
         """Write a group in one transaction and give each one's result or exception."""
-        cursor = self._cursor
         results: list[Any] = []
         try:
-            cursor.execute("BEGIN IMMEDIATE")
+            self._begin()
             for work, _ in group:
                 results.append(self._write_one(work) if len(group) > 1 else work())
-            began = time.perf_counter()
-            cursor.execute("COMMIT")
-            self._measure(time.perf_counter() - began)
+            self._end()
         except BaseException as e:  # noqa: BLE001 - every waiter is told, whatever happened
             self._roll_back()
             return [_translate(e, self._name)] * len(group)
@@ -216,6 +328,7 @@ class SqliteStore:
             if not self._writer.in_transaction:
                 raise
             self._last.clear()
+            self._enlisted.clear()
             cursor.execute("ROLLBACK TO piece")
             cursor.execute("RELEASE piece")
             return _translate(e, self._name)
@@ -241,14 +354,22 @@ class SqliteStore:
     # Hazard: another process may delete what a number stands for. So numbers are looked up by whoever uses
     # them; only a walk remembers that of its run, since every commit looks at the run first.
 
+    def _one(
+        self, cursor: Cursor | Connection, query: str, values: tuple[Any, ...]
+    ) -> tuple[Any, ...] | None:
+        try:
+            return cursor.execute(self._sql[query], values).fetchone()
+        except apsw.Error as e:
+            raise _translate(e, self._name) from e
+
     def _thread_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> int:
-        row = cursor.execute(self._sql["number_of_thread"], (tenant, id_)).fetchone()
+        row = self._one(cursor, "number_of_thread", (tenant, id_))
         if row is None:
             raise NotFound("thread", id_)
         return cast("int", row[0])
 
     def _run_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> tuple[int, int]:
-        row = cursor.execute(self._sql["number_of_run"], (tenant, id_)).fetchone()
+        row = self._one(cursor, "number_of_run", (tenant, id_))
         if row is None:
             raise NotFound("run", id_)
         return cast("int", row[0]), cast("int", row[1])
@@ -261,14 +382,30 @@ class SqliteStore:
 
     # -- insert ----------------------------------------------------------------------------------------------
 
-    async def insert(self, tenant: str, *records: Stored, claim_by: str | None = None) -> tuple[Stored, ...]:
+    async def insert(
+        self,
+        tenant: str,
+        *records: Stored,
+        claim_by: Walker | None = None,
+        in_line: bool = False,
+        request: Request | None = None,
+    ) -> tuple[Stored, ...]:
         """Keep new records, in order, in one transaction, and give them back as stored."""
         self._prepare_files(tenant, records)
         made: list[tuple[str, str]] = []
 
         def work() -> tuple[Stored, ...]:
             threads: dict[str, int] = {}
-            return tuple(self._insert_one(tenant, record, claim_by, made, threads) for record in records)
+            if request is not None:
+                self._refuse_repeated(tenant, request)
+            if in_line and (behind := self._behind(tenant, records)) is not None:
+                stored = tuple(self._put_in_line(tenant, r, behind, made, threads) for r in records)
+            else:
+                stored = tuple(self._insert_one(tenant, r, claim_by, made, threads) for r in records)
+            if request is not None:
+                values = (tenant, request.key, request.digest, _id_of(stored[-1]), request.now_ms)
+                self._cursor.execute(self._sql["insert_request"], values)
+            return stored
 
         try:
             stored = await self._write(work)
@@ -279,11 +416,22 @@ class SqliteStore:
             raise
         return stored
 
+    async def asked(self, tenant: str, request: Request) -> None:
+        """Raise Repeated where the same was asked under that key before."""
+        found = self._read_one("get_request", (tenant, request.key))
+        if found is not None:
+            raise _repeated(request, found)
+
+    def _refuse_repeated(self, tenant: str, request: Request) -> None:
+        found = self._cursor.execute(self._sql["get_request"], (tenant, request.key)).fetchone()
+        if found is not None:
+            raise _repeated(request, found)
+
     def _insert_one(
         self,
         tenant: str,
         record: Stored,
-        claim_by: str | None,
+        claim_by: Walker | None,
         made: list[tuple[str, str]],
         threads: dict[str, int],
     ) -> Stored:
@@ -369,7 +517,7 @@ class SqliteStore:
         return record.model_copy(update={"id": id_})
 
     def _insert_run(
-        self, tenant: str, run: Run, claim_by: str | None, made: list[tuple[str, str]], thread_no: int
+        self, tenant: str, run: Run, claim_by: Walker | None, made: list[tuple[str, str]], thread_no: int
     ) -> Run:
         cursor, sql = self._cursor, self._sql
         first_seq = run.first_seq or self._next_seq(thread_no)
@@ -392,15 +540,140 @@ class SqliteStore:
         _trim(self._runs)
         if claim_by is None:
             return run.model_copy(update={"first_seq": first_seq})
-        cursor.execute(sql["claim_run"], (claim_by, run.created_ms, no, tenant))
+        self._enlist(claim_by)
+        cursor.execute(sql["claim_run"], (claim_by.id, run.created_ms, no, tenant))
         self._walked.add(no)
         changes = {
-            "status": "in_progress", "rev": run.rev + 1, "fence": run.fence + 1, "walker": claim_by,
+            "status": "in_progress", "rev": run.rev + 1, "fence": run.fence + 1, "walker": claim_by.id,
             "started_ms": run.created_ms, "first_seq": first_seq,
         }  # fmt: skip
         run = run.model_copy(update=changes)
         self._last[no] = (run.rev, born)
         return run
+
+    # -- the line before a busy thread -----------------------------------------------------------------------
+
+    def _behind(self, tenant: str, records: Sequence[Stored]) -> int | None:
+        """Give the number of the run behind which records for a busy thread stand, None where it is free."""
+        thread_id = next((r.thread_id for r in records if isinstance(r, (Message, Run))), None)
+        if thread_id is None or any(isinstance(r, Thread) for r in records):
+            return None
+        thread_no = self._thread_no(tenant, thread_id, self._cursor)
+        row = self._cursor.execute(self._sql["last_in_line"], (tenant, thread_no)).fetchone()
+        return cast("int | None", cast("tuple[Any, ...]", row)[0])
+
+    def _put_in_line(
+        self,
+        tenant: str,
+        record: Stored,
+        behind: int,
+        made: list[tuple[str, str]],
+        threads: dict[str, int],
+    ) -> Stored:
+        """Keep a record that waits for its thread; whatever is no part of a thread is kept at once."""
+        if isinstance(record, Message):
+            no = threads.get(record.thread_id) or self._thread_no(tenant, record.thread_id, self._cursor)
+            threads[record.thread_id] = no
+            values = (tenant, no, behind, record.model_dump_json())
+            row = self._cursor.execute(self._sql["queue_message"], values).fetchone()
+            number = cast("int", cast("tuple[Any, ...]", row)[0])
+            return record.model_copy(update={"id": rows.queued_id(tenant, no, record.thread_id, number)})
+        stored = self._insert_one(tenant, record, None, made, threads)
+        if isinstance(stored, Run):
+            self._cursor.execute(self._sql["stand_in_line"], (self._runs[tenant, stored.id][0],))
+            return stored.model_copy(update={"in_line": True, "first_seq": rows.SEQ_MASK})
+        return stored
+
+    def _advance_line(self, tenant: str, thread_no: int, thread_id: str) -> str | None:
+        """Append what waited for the run that has ended, and give the turn to the next one; give its id."""
+        cursor, sql = self._cursor, self._sql
+        row = cursor.execute(sql["line_of_thread"], (thread_no,)).fetchone()
+        following, has_messages = cast("tuple[int | None, int]", row)
+        if has_messages:
+            before = _LAST if following is None else following
+            for number, body in cursor.execute(sql["queued_messages"], (thread_no, before)).fetchall():
+                id_ = rows.queued_id(tenant, thread_no, thread_id, number)
+                waited = Message.model_validate_json(body).model_copy(
+                    update={"seq": self._next_seq(thread_no), "id": id_}
+                )
+                self._insert_message(tenant, thread_no, waited, run_no=None)
+                cursor.execute(sql["append_queued"], (thread_no << rows.SEQ_BITS | waited.seq, number))
+        if following is None:
+            return None
+        cursor.execute(sql["promote_run"], (self._next_seq(thread_no), following))
+        found = cursor.execute(sql["id_of_run"], (following,)).fetchone()
+        return cast("str", cast("tuple[Any, ...]", found)[0])
+
+    # -- walkers ---------------------------------------------------------------------------------------------
+
+    def _enlist(self, walker: Walker) -> None:
+        if walker.id in self._enlisted:
+            return
+        values = (walker.id, walker.host, walker.boot, walker.space, walker.pid, walker.until_ms)
+        self._cursor.execute(self._sql["enlist_walker"], values)
+        self._enlisted.add(walker.id)
+
+    def beat(self, walker_id: str, until_ms: int) -> bool:
+        """Prolong a walker's lease at once, on a connection of its own; False says that it was declared dead."""
+        with self._heart_lock:
+            self._check_open()
+            if self._path is None:
+                connection = self._writer
+            else:
+                connection = self._heart = self._heart or self._connect(durability="normal")
+            try:
+                connection.execute(self._sql["beat_of_walker"], (until_ms, walker_id))
+                return connection.changes() == 1
+            except apsw.Error as e:
+                raise _translate(e, self._name) from e
+
+    async def walkers(self) -> list[Walker]:
+        """Give every walker that the store knows."""
+        return [Walker._make((*row[:7], bool(row[7]))) for row in self._read("list_walkers", ())]
+
+    async def bury(self, walker: Walker) -> bool:
+        """Declare a walker dead, unless its heart has beaten since it was read."""
+
+        def work() -> bool:
+            self._cursor.execute(self._sql["bury_walker"], (walker.id, walker.beat))
+            return self._writer.changes() == 1
+
+        return await self._write(work)
+
+    async def retire(self, walker_id: str) -> None:
+        """Let a walker go: whatever it still holds is free at once."""
+
+        def work() -> None:
+            self._cursor.execute(self._sql["retire_walker"], (walker_id,))
+            self._cursor.execute(self._sql["forget_walkers"])
+
+        # Nobody needs to know this after a power loss: it is not worth a wait for the disk.
+        if not self._writing:
+            self._writer.pragma("synchronous", "NORMAL")
+        try:
+            await self._write(work)
+        finally:
+            if not self._writing:
+                self._writer.pragma("synchronous", self._durability.upper())
+
+    async def due(
+        self, walker_id: str, *, now_ms: int, after: int = 0, limit: int = 500, held: bool = False
+    ) -> list[Due]:
+        """Give runs that need somebody, in the order they were made."""
+        found = self._read("due_runs", (walker_id, now_ms, after, limit, held))
+        late = self._read("due_in_line", (now_ms, after, limit))
+        if late:
+            found = sorted(found + late)[:limit]
+        return [Due._make((*row[:4], *map(bool, row[4:7]), row[7])) for row in found]
+
+    async def tidy(self, *, asked_before_ms: int) -> None:
+        """Forget dead walkers that hold nothing, and clients' keys that are older than that."""
+
+        def work() -> None:
+            self._cursor.execute(self._sql["forget_walkers"])
+            self._cursor.execute(self._sql["forget_requests"], (asked_before_ms,))
+
+        await self._write(work)
 
     def _next_seq(self, thread_no: int) -> int:
         row = self._cursor.execute(self._sql["last_position"], (thread_no, thread_no)).fetchone()
@@ -508,6 +781,8 @@ class SqliteStore:
     def _reading(self) -> Connection:
         self._check_open()
         if not self._writing:
+            if self._is_stuck:
+                self._get_unstuck()
             return self._writer
         if self._reader is None:
             self._reader = self._connect()
@@ -539,11 +814,28 @@ class SqliteStore:
         return cast("T", found)
 
     def _message_at(self, tenant: str, id_: str) -> Message | None:
+        queued = self._queued(tenant, id_)
+        if isinstance(queued, Message):
+            return queued
         place = rows.position(tenant, id_)
-        row = self._read_one("get_message", (tenant, place[0])) if place else None
-        if place is None or row is None or not place[1](cast("str", row[11])):
+        position = queued if queued is not None else place[0] if place else None
+        row = self._read_one("get_message", (tenant, position)) if position is not None else None
+        if row is None or (place is not None and not place[1](cast("str", row[11]))):
             return None
         return self._message(tenant, row, "")
+
+    def _queued(self, tenant: str, id_: str) -> Message | int | None:
+        """Give the message that waits under an id, or its position once it has one; None for any other id."""
+        found = rows.queue_number(id_)
+        row = self._read_one("get_queued", (tenant, found[0])) if found else None
+        if found is None or row is None:
+            return None
+        owner = self._read_one("id_of_thread", (row[0],))
+        if owner is None or not found[1](tenant, cast("str", owner[0])):
+            return None
+        if row[1] is not None:
+            return cast("int", row[1])
+        return Message.model_validate_json(cast("str", row[2])).model_copy(update={"id": id_})
 
     def message_id(self, tenant: str, thread_id: str, seq: int) -> str:
         """Give the id that the message at a place of a thread has, or will have."""
@@ -610,6 +902,9 @@ class SqliteStore:
         """
         if id_ is None:
             return None
+        queued = self._queued(tenant, id_)
+        if isinstance(queued, int) and base < queued <= base + rows.SEQ_MASK:
+            return queued
         place = rows.position(tenant, id_)
         if place is None or place[0] <= base or place[0] > base + rows.SEQ_MASK or not place[1](thread_id):
             raise NotFound("message", id_)
@@ -696,8 +991,15 @@ class SqliteStore:
                 query, body = "replace_thread", rows.thread_body(record)
             case Message():
                 query, body = "replace_message", rows.message_body(record)
+                queued = self._queued(tenant, record.id)
                 place = rows.position(tenant, record.id)
                 key = place[0] if place and place[1](record.thread_id) else -1
+                if isinstance(queued, Message):
+                    body = record.model_copy(update={"id": ""}).model_dump_json()
+                    query, number = "replace_queued", rows.queue_number(record.id)
+                    key = number[0] if number else -1
+                elif queued is not None:
+                    key = queued
             case Run():
                 query, body = "update_run_notes", rows.dump_body(record.metadata)
 
@@ -730,6 +1032,7 @@ class SqliteStore:
                     status="active",
                 )
             cursor.execute(sql["delete_thread"], (tenant, no))
+            cursor.execute(sql["delete_thread_queue"], (tenant, no))
             cursor.execute(sql["delete_thread_messages"], (no, no))
             cursor.execute(sql["delete_thread_events"], (tenant, no))
             for (run_no,) in cursor.execute(sql["numbers_of_thread_runs"], (tenant, no)).fetchall():
@@ -741,27 +1044,42 @@ class SqliteStore:
             return
         await self._write(thread)
 
-    async def claim(self, tenant: str, run_id: str, walker: str, *, now_ms: int) -> Committed:
-        """Take a queued run for a walker and raise its fence."""
+    async def claim(self, tenant: str, run_id: str, walker: Walker, *, now_ms: int) -> Committed:
+        """Take a queued run, or one whose walker is dead, and raise its fence."""
 
         def work() -> tuple[Event, ...]:
             no, _ = self._run_no(tenant, run_id, self._cursor)
-            self._cursor.execute(self._sql["claim_run"], (walker, now_ms, no, tenant))
+            self._enlist(walker)
+            self._cursor.execute(self._sql["claim_run"], (walker.id, now_ms, no, tenant))
+            data: dict[str, Any] = {}
             if not self._writer.changes():
-                raise LeaseLost(
-                    f"run {run_id} is not queued", hint="read it again: somebody else may walk it"
-                )
+                data = {"resumed": True, "kept": self._take_over(tenant, run_id, no, walker)}
             self._walked.add(no)
             row = self._cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
-            rev = cast("tuple[Any, ...]", row)[2]
+            _, status, rev = cast("tuple[int, str, int]", row)
+            if status == "cancelling":
+                self._last.pop(no, None)
+                return ()
             seq = self._last_event(tenant, no, -1) + 1
-            event = Event(run_id, "thread.run.in_progress", run_id, seq=seq)
+            event = Event(run_id, "thread.run.in_progress", run_id, data, seq)
             self._insert_event(tenant, no, seq, event)
             self._last[no] = (rev, seq)
             return (event,)
 
         events = await self._write(work)
         return Committed(await self.get(Run, tenant, run_id), events)
+
+    def _take_over(self, tenant: str, run_id: str, no: int, walker: Walker) -> int:
+        """Take a run that its walker was declared dead with; give how many of its steps had ended."""
+        row = self._cursor.execute(self._sql["ended_steps"], (no,)).fetchone()
+        ended = cast("int", cast("tuple[Any, ...]", row)[0])
+        self._cursor.execute(self._sql["take_over_run"], (walker.id, no, tenant, ended))
+        if not self._writer.changes():
+            raise LeaseLost(
+                f"run {run_id} is not to be had: it is neither queued nor left by its walker",
+                hint="read it again: somebody else may walk it",
+            )
+        return ended
 
     async def commit(self, checkpoint: Checkpoint) -> Committed:
         """Write a checkpoint, if the run still is as the writer knew it."""
@@ -804,9 +1122,14 @@ class SqliteStore:
             self._insert_event(tenant, no, last, event)
             events.append(event._replace(seq=last))
         self._last[no] = (run.rev, last)
+        promoted: str | None = None
         if is_terminal(run.status):
             events.append(rows.final_event(run, last + 1))
-        return Committed(run, tuple(events))
+            if cp.run.in_line:
+                self._cursor.execute(self._sql["leave_line"], (no,))
+            elif run.parent_id is None:
+                promoted = self._advance_line(tenant, thread_no, run.thread_id)
+        return Committed(run, tuple(events), promoted)
 
     def _put_step(self, step: Step, run_no: int, event: int | None) -> None:
         self._cursor.execute(self._sql["put_step"], rows.step_values(step, run_no, event))
@@ -836,24 +1159,27 @@ class SqliteStore:
             raise LeaseLost(f"run {old.id} has moved on")
         if cp.claim_by is None:
             return new, ()
-        self._cursor.execute(self._sql["claim_run"], (cp.claim_by, cp.now_ms, no, old.tenant))
+        self._enlist(cp.claim_by)
+        self._cursor.execute(self._sql["claim_run"], (cp.claim_by.id, cp.now_ms, no, old.tenant))
         self._walked.add(no)
         changes = {
-            "status": "in_progress", "rev": new.rev + 1, "fence": new.fence + 1, "walker": cp.claim_by,
+            "status": "in_progress", "rev": new.rev + 1, "fence": new.fence + 1, "walker": cp.claim_by.id,
         }  # fmt: skip
         return new.model_copy(update=changes), (Event(old.id, "thread.run.in_progress", old.id),)
 
     # -- the rest --------------------------------------------------------------------------------------------
 
-    async def changed(self, timeout_s: float) -> None:
-        """Wait until something may have been written, here or by another process, or the time is up."""
+    async def changed(self, timeout_s: float, *, elsewhere: bool = False) -> None:
+        """Wait until something may have been written, or the time is up; with `elsewhere` only by others."""
         news = asyncio.Event()
         seen = self._data_version()
-        self._news.add(news)
-        end = time.monotonic() + timeout_s
+        if not elsewhere:
+            self._news[news] = None
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
         try:
             while not news.is_set() and self._data_version() == seen:
-                left = end - time.monotonic()
+                left = end - loop.time()
                 if left <= 0:
                     return
                 try:
@@ -861,14 +1187,20 @@ class SqliteStore:
                 except TimeoutError:
                     continue
         finally:
-            self._news.discard(news)
+            self._news.pop(news, None)
 
     def _data_version(self) -> int:
-        return cast("int", self._reading().pragma("data_version"))
+        return self._ask("data_version")
+
+    def _ask(self, pragma: str) -> int:
+        try:
+            return cast("int", self._reading().pragma(pragma))
+        except apsw.Error as e:
+            raise _translate(e, self._name) from e
 
     def status(self) -> StoreStatus:
         """Tell how the store is."""
-        version = cast("int", self._reading().pragma("user_version"))
+        version = self._ask("user_version")
         writable = self._path is None or os.access(self._path, os.W_OK)
         library = f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
         return StoreStatus(self._name, library, version, writable, self._durability)
@@ -878,13 +1210,38 @@ class SqliteStore:
         if self._closed:
             return
         while self._queue or self._writing:
-            await self._write(lambda: None)
-        self._closed = True
+            # Whoever waits for a write that fails is told by it.
+            with suppress(StoreError):
+                await self._write(lambda: None)
+        with self._heart_lock:
+            self._closed = True
         if self._pool:
             self._pool.shutdown()
-        if self._reader is not None:
-            self._reader.close()
-        self._writer.close()
+        with self._heart_lock:
+            for connection in (self._reader, self._heart, self._writer):
+                if connection is not None:
+                    self._let_go(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        try:
+            connection.close()
+        except apsw.Error as e:
+            logger.warning(
+                "%s: its log stays beside it, to be copied when it is next opened: %s", self._name, e
+            )
+
+
+def _id_of(record: Stored) -> str:
+    return record.digest if isinstance(record, (Graph, Blob)) else record.id
+
+
+def _repeated(request: Request, found: tuple[Any, ...]) -> Conflict:
+    if found[0] == request.digest:
+        return Repeated(cast("str", found[1]))
+    return Conflict(
+        f"the key '{request.key}' was used for something else: {found[1]}",
+        hint="a key stands for one request; give this one another",
+    )
 
 
 def _span(after: R | None, before: R | None, order: Order, low: R, high: R) -> tuple[R, R]:
@@ -916,6 +1273,15 @@ def _make_private(path: Path) -> None:
         raise StoreError(
             f"cannot open the store {path}: {e.strerror or e}", hint="name another with --store"
         ) from e
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """Give which file a path leads to, zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _close_to_others(path: Path) -> None:
@@ -953,6 +1319,38 @@ _TRIGGERS: dict[str, Callable[[str], TreadleError]] = {
 }
 
 
+_FAILURES: tuple[tuple[tuple[type[apsw.Error], ...], str, bool, str], ...] = (
+    (
+        (apsw.BusyError, apsw.LockedError),
+        "is locked by another process",
+        True,
+        "try again; if it lasts, look for a backup or a shell that holds the file",
+    ),
+    ((apsw.FullError,), "cannot grow: the disk is full", False, "make room; nothing was half-written"),
+    ((apsw.ReadOnlyError,), "is read-only", False, "change the file's permissions, or name another store"),
+    (
+        (apsw.NotADBError, apsw.CorruptError),
+        "is not a sound SQLite file: …",
+        False,
+        "run: treadle db check; then restore it from a backup",
+    ),
+    (
+        (apsw.IOError,),
+        "cannot be read or written: …",
+        True,
+        "try again; if it goes on, look at the disk and at the system's log",
+    ),
+    (
+        (apsw.CantOpenError,),
+        "cannot be opened: …",
+        True,
+        "look whether its folder is there and writable, and how many files this process has open",
+    ),
+    ((apsw.NoMemError,), "met a lack of memory", True, "free memory, or walk fewer runs at once"),
+)
+"""What the library's errors are told as: classes, text (… is the library's own), whether to try again, what to do."""
+
+
 def _translate(error: BaseException, name: str) -> BaseException:
     """Turn the library's error, or that of a value which no column can hold, into ours; others stay."""
     text = str(error)
@@ -974,12 +1372,7 @@ def _translate(error: BaseException, name: str) -> BaseException:
         if "messages.pos" in text:
             return Conflict("another writer appended to the thread")
         return Conflict(f"the store refused a row: {text}")
-    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
-        return StoreError(f"{name} is locked by another process", retryable=True, hint="try again")
-    if isinstance(error, apsw.FullError):
-        return StoreError(f"{name}: the disk is full", hint="make room; nothing was half-written")
-    if isinstance(error, apsw.ReadOnlyError):
-        return StoreError(f"{name} is read-only", hint="change the file's permissions, or name another store")
-    if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
-        return StoreError(f"{name} is not a sound SQLite file: {text}", hint="restore it from a backup")
-    return StoreError(f"{name}: {text}")
+    for kinds, said, retryable, hint in _FAILURES:
+        if isinstance(error, kinds):
+            return StoreError(f"{name} {said}".replace("…", text), retryable=retryable, hint=hint)
+    return StoreError(f"{name}: {text}", hint="try again; if it goes on, run: treadle db check")

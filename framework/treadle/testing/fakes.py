@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 
 from treadle.providers.scripted import ScriptedProvider
 
 __all__ = ["CountedIds", "FrozenClock", "ScriptedProvider"]
+
+
+class _Beat:
+    """What is called whenever its time has come."""
+
+    def __init__(self, seconds: float, due_s: float, function: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self.due_s = due_s
+        self.function = function
 
 
 class FrozenClock:
@@ -20,6 +30,8 @@ class FrozenClock:
         """Stop the clock, by default at the first second of 2026 (UTC)."""
         self.wall_ms = wall_ms
         self.elapsed_s = elapsed_s
+        self.boot = "frozen"
+        self._beats: list[_Beat] = []
 
     def now_ms(self) -> int:
         """Give the Unix milliseconds at which the clock stands."""
@@ -37,8 +49,26 @@ class FrozenClock:
         if seconds < 0:
             msg = f"time does not run backwards: {seconds} s; set wall_ms to turn the wall clock back"
             raise ValueError(msg)
-        self.wall_ms += round(seconds * 1000)
-        self.elapsed_s += seconds
+        end, wall = self.elapsed_s + seconds, self.wall_ms
+        start = self.elapsed_s
+        while (due := min(self._beats, key=lambda b: b.due_s, default=None)) and due.due_s <= end:
+            self.elapsed_s = max(self.elapsed_s, due.due_s)
+            self.wall_ms = wall + round((self.elapsed_s - start) * 1000)
+            due.due_s += due.seconds
+            due.function()
+        self.elapsed_s = end
+        self.wall_ms = wall + round(seconds * 1000)
+
+    def every(self, seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+        """Call a function whenever that many seconds were let pass, until the result is called."""
+        beat = _Beat(seconds, self.elapsed_s + seconds, function)
+        self._beats.append(beat)
+
+        def stop() -> None:
+            if beat in self._beats:
+                self._beats.remove(beat)
+
+        return stop
 
     async def sleep(self, seconds: float) -> None:
         """Move on by that many seconds and let other tasks run once."""

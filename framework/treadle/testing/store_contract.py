@@ -25,6 +25,7 @@ from treadle.objects.message import Message, TextPart, ToolCall
 from treadle.objects.run import PendingCall, Run, RunError, RunOverrides, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
+from treadle.objects.walker import Walker
 from treadle.store.base import Blob, Checkpoint, Committed, Graph, Order, Store
 
 _S = TypeVar("_S", bound="StoreContract")
@@ -108,7 +109,7 @@ class Walked:
         """Make an agent, a thread with one message, and a run of it that walker w holds."""
         agent, graph, thread = an_agent(tenant=tenant), a_graph(), a_thread(tenant=tenant)
         run = a_run(agent, thread, graph)
-        stored = await store.insert(tenant, agent, graph, thread, a_message(thread), run, claim_by="w")
+        stored = await store.insert(tenant, agent, graph, thread, a_message(thread), run, claim_by=Walker("w"))
         return cls(store, agent, graph, thread, cast("Run", stored[-1]))
 
     async def commit(self, status: str | None = None, **parts: Any) -> Committed:
@@ -471,14 +472,14 @@ class StoreContract:
         run = a_run(agent, thread, graph)
         await store.insert(TENANT, agent, graph, thread, run)
         done = await asyncio.gather(
-            *(store.claim(TENANT, run.id, f"w{n}", now_ms=7) for n in range(5)), return_exceptions=True
+            *(store.claim(TENANT, run.id, Walker(f"w{n}"), now_ms=7) for n in range(5)), return_exceptions=True
         )
         (won,) = [d for d in done if isinstance(d, Committed)]
         assert sum(isinstance(d, LeaseLost) for d in done) == 4
         assert (won.run.fence, won.run.status, won.run.started_ms) == (1, "in_progress", 7)
         assert [e.name for e in won.events] == ["thread.run.in_progress"]
         with pytest.raises(NotFound):
-            await store.claim(TENANT, "run_none", "w", now_ms=7)
+            await store.claim(TENANT, "run_none", Walker("w"), now_ms=7)
 
     @on_a_store
     async def test_a_thread_has_one_active_run_and_is_locked(self, store: Store) -> None:
@@ -622,7 +623,7 @@ class StoreContract:
             changes={"pending": ()},
             messages=[walked.result(3)],
             steps=[ended],
-            claim_by="v",
+            claim_by=Walker("v"),
             now_ms=9,
         )
         assert await store.get(Run, TENANT, walked.run.id) == walked.run
@@ -816,7 +817,7 @@ class StoreContract:
             store.graph("other", walked.graph.digest), store.blob("other", blob.digest), store.events("other", run.id),
             store.replace("other", thread), store.replace("other", row), store.replace("other", run),
             store.delete("other", agent, now_ms=1), store.delete("other", thread, now_ms=1),
-            store.claim("other", run.id, "v", now_ms=1), store.insert("other", a_message(thread)),
+            store.claim("other", run.id, Walker("v"), now_ms=1), store.insert("other", a_message(thread)),
             store.insert("other", a_run(walked.agent, thread, walked.graph)),
             store.commit(Checkpoint(run.model_copy(update={"tenant": "other"}), "failed")),
         ]  # fmt: skip
@@ -864,7 +865,7 @@ class StoreContract:
             store.agent_named(TENANT, "x"), store.list(Thread, TENANT), store.rows(TENANT, thread.id),
             store.active_run(TENANT, thread.id), store.steps(TENANT, run.id), store.graph(TENANT, run.graph),
             store.blob(TENANT, "x"), store.events(TENANT, run.id), store.replace(TENANT, thread),
-            store.delete(TENANT, thread, now_ms=1), store.claim(TENANT, run.id, "w", now_ms=1),
+            store.delete(TENANT, thread, now_ms=1), store.claim(TENANT, run.id, Walker("w"), now_ms=1),
             store.commit(Checkpoint(run)), store.changed(1),
         ]  # fmt: skip
         for call in refused:

@@ -28,10 +28,13 @@ REFUSED = {
     "steps_birth": "INSERT INTO steps (pos, tenant, path, attempt, kind, status, fence, started_ms, said) "
     "VALUES ((1 << 32) + 9, 'default', 'x#1', 1, 'assign', 'done', 1, 1, 0)",
     "steps_moves": "UPDATE steps SET status = 'done' WHERE n = 1",
+    "walkers_stay_dead": "UPDATE walkers SET dead = 1; UPDATE walkers SET dead = 0",
+    "runs_in_line_wait": "UPDATE runs SET waits = 1; UPDATE runs SET status = 'requires_action', rev = rev + 1",
 }
 SAID = {
     "agent_versions_frozen": "frozen", "messages_gapless": "gap", "messages_busy": "busy", "messages_result": "unpaired",
     "messages_kept": "gap", "runs_revision": "revision", "runs_whole": "whole", "steps_frozen": "frozen",
+    "walkers_stay_dead": "frozen",
 }  # fmt: skip
 
 

@@ -167,43 +167,52 @@ WHERE g.tenant = ?1 AND g.digest = ?7 RETURNING no;
 -- The numbers of a run and of its thread.
 SELECT no, thread FROM runs WHERE tenant = ? AND id = ?;
 
+-- name: id_of_run
+-- The id of a run, by its number.
+SELECT id FROM runs WHERE no = ?;
+
 -- name: get_run
 -- One run.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body,
+  r.waits, r.deaths
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.id = ?;
 
 -- name: active_run
 -- The run that a thread is busy with.
-SELECT id FROM runs WHERE tenant = ? AND thread = ? AND parent IS NULL
+SELECT id FROM runs WHERE tenant = ? AND thread = ? AND parent IS NULL AND waits IS NULL
 AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling');
 
 -- name: list_runs_asc
 -- Runs of a tenant from the oldest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body,
+  r.waits, r.deaths
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.no > ? AND r.no < ? ORDER BY r.no ASC LIMIT ?;
 
 -- name: list_runs_desc
 -- Runs of a tenant from the newest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body,
+  r.waits, r.deaths
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.no > ? AND r.no < ? ORDER BY r.no DESC LIMIT ?;
 
 -- name: list_thread_runs_asc
 -- Runs of a thread from the oldest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body,
+  r.waits, r.deaths
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.thread = ? AND r.no > ? AND r.no < ? ORDER BY r.no ASC LIMIT ?;
 
 -- name: list_thread_runs_desc
 -- Runs of a thread from the newest on.
 SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
-  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body,
+  r.waits, r.deaths
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.thread = ? AND r.no > ? AND r.no < ? ORDER BY r.no DESC LIMIT ?;
 
@@ -240,9 +249,120 @@ WHERE no = ? AND tenant = ? AND fence = ? AND status = ? AND rev = ?;
 UPDATE runs SET metadata = ? WHERE tenant = ? AND id = ?;
 
 -- name: claim_run
--- Take a queued run.
+-- Take a queued run whose turn it is.
 UPDATE runs SET status = 'in_progress', rev = rev + 1, fence = fence + 1, walker = ?, started_ms = coalesce(started_ms, ?)
-WHERE no = ? AND tenant = ? AND status = 'queued';
+WHERE no = ? AND tenant = ? AND status = 'queued' AND waits IS NULL;
+
+-- name: take_over_run
+-- Take a run whose walker was declared dead, or that this walker lost sight of; count who died at the same place.
+UPDATE runs SET rev = rev + 1, fence = fence + 1, walker = ?1,
+  deaths = CASE WHEN stalled IS ?4 THEN deaths + 1 ELSE 1 END, stalled = ?4
+WHERE no = ?2 AND tenant = ?3 AND status IN ('in_progress', 'cancelling')
+AND (walker = ?1 OR NOT EXISTS (SELECT 1 FROM walkers w WHERE w.id = runs.walker AND NOT w.dead));
+
+-- name: ended_steps
+-- How many steps of a run have ended.
+SELECT count(*) FROM steps WHERE pos >= ?1 << 32 AND pos < (?1 + 1) << 32 AND status <> 'in_progress';
+
+-- name: enlist_walker
+-- A walker, before the first run that it holds.
+INSERT INTO walkers (id, host, boot, space, pid, beat, until_ms) VALUES (?, ?, ?, ?, ?, 0, ?) ON CONFLICT (id) DO NOTHING;
+
+-- name: beat_of_walker
+-- A heartbeat: the lease goes on, unless the walker was declared dead.
+UPDATE walkers SET beat = beat + 1, until_ms = ? WHERE id = ? AND NOT dead;
+
+-- name: bury_walker
+-- Declare a walker dead, if its heart has not beaten since it was looked at.
+UPDATE walkers SET dead = 1 WHERE id = ? AND beat = ? AND NOT dead;
+
+-- name: retire_walker
+-- A walker that lets go: it is forgotten, or declared dead where a run still names it.
+UPDATE walkers SET dead = 1 WHERE id = ?;
+
+-- name: forget_walkers
+-- Dead walkers that no run names any more.
+DELETE FROM walkers WHERE dead AND id NOT IN (
+  SELECT walker FROM runs WHERE parent IS NULL AND waits IS NULL
+  AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND walker IS NOT NULL);
+
+-- name: list_walkers
+-- Every walker.
+SELECT id, host, boot, space, pid, beat, until_ms, dead FROM walkers;
+
+-- name: due_runs
+-- Runs that need somebody, from a number on: queued, expired, left by a dead walker, or to be stopped by this one.
+SELECT r.no, r.tenant, r.id, r.status, r.walker IS ?1, r.walker IS NOT NULL AND w.id IS NULL,
+  coalesce(r.expires_ms <= ?2, 0), r.rev
+FROM runs r LEFT JOIN walkers w ON w.id = r.walker AND NOT w.dead
+WHERE r.parent IS NULL AND r.waits IS NULL AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+AND r.no > ?3 AND (r.walker IS NULL AND (r.status = 'queued' OR r.expires_ms <= ?2) OR r.walker = ?1 AND (r.status = 'cancelling' OR ?5)
+  OR r.walker IS NOT NULL AND w.id IS NULL)
+ORDER BY r.no LIMIT ?4;
+
+-- name: due_in_line
+-- Runs in line whose time is over.
+SELECT r.no, r.tenant, r.id, r.status, 0, 0, 1, r.rev FROM runs r WHERE r.waits = 1 AND r.expires_ms <= ? AND r.no > ? ORDER BY r.no LIMIT ?;
+
+-- name: line_of_thread
+-- The next run in line, and whether a message waits.
+SELECT (SELECT min(no) FROM runs WHERE thread = ?1 AND waits = 1),
+  EXISTS (SELECT 1 FROM queue WHERE thread = ?1 AND pos IS NULL);
+
+-- name: last_in_line
+-- The run that is the last to have the thread as things stand.
+SELECT max(no) FROM (
+  SELECT no FROM runs WHERE tenant = ?1 AND thread = ?2 AND parent IS NULL AND waits IS NULL
+  AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+  UNION ALL SELECT no FROM runs WHERE thread = ?2 AND waits = 1);
+
+-- name: stand_in_line
+-- A new run waits for its turn.
+UPDATE runs SET waits = 1, first_seq = 4294967295 WHERE no = ?;
+
+-- name: leave_line
+-- A run has ended before its turn came.
+UPDATE runs SET waits = NULL WHERE no = ?;
+
+-- name: promote_run
+-- It is a run's turn.
+UPDATE runs SET waits = NULL, rev = rev + 1, first_seq = ? WHERE no = ? AND waits = 1;
+
+-- name: queue_message
+-- A message for a thread that is busy.
+INSERT INTO queue (tenant, thread, after, body) VALUES (?, ?, ?, ?) RETURNING no;
+
+-- name: queued_messages
+-- What is to be appended before a run has its turn.
+SELECT no, body FROM queue WHERE thread = ? AND pos IS NULL AND after < ? ORDER BY no;
+
+-- name: append_queued
+-- A message that waited has its place.
+UPDATE queue SET pos = ?, body = NULL WHERE no = ?;
+
+-- name: get_queued
+-- A message that waits, or its place once it has one.
+SELECT thread, pos, body FROM queue WHERE tenant = ? AND no = ?;
+
+-- name: replace_queued
+-- New notes of a message that waits.
+UPDATE queue SET body = ? WHERE tenant = ? AND no = ? AND pos IS NULL;
+
+-- name: delete_thread_queue
+-- What waits for a thread that is gone.
+DELETE FROM queue WHERE tenant = ? AND thread = ?;
+
+-- name: get_request
+-- What was asked under a client's key, and the object that it got.
+SELECT digest, object FROM requests WHERE tenant = ? AND key = ?;
+
+-- name: insert_request
+-- A client's key and the object that it got.
+INSERT INTO requests (tenant, key, digest, object, created_ms) VALUES (?, ?, ?, ?, ?);
+
+-- name: forget_requests
+-- Keys that are older than they are kept.
+DELETE FROM requests WHERE created_ms < ?;
 
 -- name: put_step
 -- A step begins or ends.

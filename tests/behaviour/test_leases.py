@@ -1,0 +1,263 @@
+"""Who walks a run, and what happens when its walker is gone: leases, fences, recovery."""
+
+import asyncio
+import os
+import subprocess
+
+import pytest
+
+from treadle.errors import LeaseLost, StateError
+from treadle.store.base import Checkpoint
+from treadle.store.sqlite import SqliteStore
+from treadle.testing.fakes import FrozenClock
+
+
+async def until(condition, seconds=10.0):
+    async with asyncio.timeout(seconds):
+        while not (found := await condition()):
+            await asyncio.sleep(0.01)
+        return found
+
+
+async def wait() -> str:
+    """Stand for the tool that the first walker never came back from."""
+    return "x"
+
+
+def frozen_pair():
+    """Give two clocks of one machine."""
+    return FrozenClock(), FrozenClock()
+
+
+async def left_behind(workshop, clock):
+    """Leave a run in the middle of a tool: its walker goes on, but gives no sign of life any more."""
+    begun = asyncio.Event()
+
+    async def never() -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    never.__name__ = "wait"
+    calls = [{"name": "wait", "arguments": {}}]
+    scene = await workshop.start([{"calls": calls}, "ok"], tools=[never], clock=clock)
+    run = await scene.create()
+    await begun.wait()
+    return scene, run
+
+
+async def test_a_run_that_its_walker_left_goes_on_in_another_process(workshop):
+    mine, other = frozen_pair()
+    scene, run = await left_behind(workshop, mine)
+
+    other.advance(16)
+    second = workshop.open(["the end"], clock=other, tools=[wait])
+    resumed = await second.runs.resume(run.id)
+    assert (resumed.fence, resumed.deaths) == (2, 1)
+    ended = await second.runs.wait(run.id)
+    assert (ended.status, ended.output) == ("completed", "the end")
+    assert "outcome unknown" in (await scene.results())[0]
+    events = await second.store.events("default", run.id)
+    assert [e.data for e in events if e.data.get("resumed")] == [{"resumed": True, "kept": 1}]
+
+
+async def test_a_run_that_is_walked_is_not_to_be_had(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    other.advance(14)
+    second = workshop.open(["x"], clock=other, tools=[wait])
+    with pytest.raises(StateError, match="holds it"):
+        await second.runs.resume(run.id)
+    assert (await second.recover()).buried == 0
+
+
+async def test_a_heartbeat_prolongs_the_lease(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    for _ in range(5):
+        mine.advance(10)
+        other.advance(10)
+        second = workshop.open(["x"], clock=other, tools=[wait])
+        with pytest.raises(StateError, match="holds it"):
+            await second.runs.resume(run.id)
+
+
+async def test_a_walker_that_was_declared_dead_stops_and_changes_nothing(workshop):
+    mine, other = frozen_pair()
+    scene, run = await left_behind(workshop, mine)
+    waiting = asyncio.ensure_future(scene.runs.wait(run.id))
+    other.advance(16)
+
+    second = workshop.open(["the end"], clock=other, tools=[wait])
+    await second.runs.resume(run.id)
+    await second.runs.wait(run.id)
+    before = await scene.rows()
+    name = scene.treadle.executor.lease.id
+    mine.advance(6)
+    await asyncio.sleep(0)
+    assert (await waiting).output == "the end"
+    assert not scene.treadle.executor.is_walking(run.id)
+    assert scene.treadle.executor.lease.id != name
+    assert await scene.rows() == before
+    assert (await scene.run()).status == "completed"
+
+
+async def test_a_stale_fence_writes_nothing(workshop):
+    clock = FrozenClock()
+    scene, run = await left_behind(workshop, clock)
+    store = SqliteStore(workshop.path)
+    (walker,) = await store.walkers()
+    assert await store.bury(walker)
+    taken = await store.claim("default", run.id, walker._replace(id="new"), now_ms=1)
+    with pytest.raises(LeaseLost):
+        await store.commit(Checkpoint(await scene.runs.get(run.id) and run))
+    with pytest.raises(LeaseLost):
+        await store.claim("default", run.id, walker._replace(id="third"), now_ms=1)
+    await store.commit(Checkpoint(taken.run, "queued"))
+    await store.close()
+
+
+async def test_a_walker_whose_heart_beats_again_is_not_buried(workshop):
+    clock = FrozenClock()
+    scene, _ = await left_behind(workshop, clock)
+    (seen,) = await scene.treadle.store.walkers()
+    clock.advance(5)
+    assert not await scene.treadle.store.bury(seen)
+    (now,) = await scene.treadle.store.walkers()
+    assert now.beat == seen.beat + 1
+    assert await scene.treadle.store.bury(now)
+    assert not scene.treadle.store.beat(now.id, 10**9)
+
+
+async def test_the_times_of_another_boot_are_not_compared(workshop):
+    """A walker of another machine is watched for a lease by the own clock, whatever its times say."""
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    store = SqliteStore(workshop.path)
+    (walker,) = await store.walkers()
+    store._writer.execute("UPDATE walkers SET boot = 'another', host = 'elsewhere', until_ms = -5")
+    await store.close()
+    second = workshop.open(["x"], clock=other, tools=[wait])
+    assert (await second.recover()).buried == 0
+    other.advance(14)
+    assert (await second.recover()).buried == 0
+    mine.advance(5)
+    other.advance(14)
+    assert (await second.recover()).buried == 0
+    other.advance(16)
+    assert (await second.recover()).buried == 1
+    assert run.walker == walker.id
+
+
+async def test_a_walker_whose_process_is_gone_need_not_be_waited_for(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    store = SqliteStore(workshop.path)
+    store._writer.execute("UPDATE walkers SET pid = ?", (gone.pid,))
+    await store.close()
+    assert gone.pid != os.getpid()
+
+    second = workshop.open(["the end"], clock=other, tools=[wait])
+    await second.runs.resume(run.id)
+    assert (await second.runs.wait(run.id)).output == "the end"
+
+
+async def test_a_process_that_walks_every_run_takes_what_was_left_and_what_is_queued(workshop):
+    mine, other = frozen_pair()
+    _, left = await left_behind(workshop, mine)
+    parked = workshop.open(["never"])
+    agent = await parked.agents.create(model="scripted")
+    thread = await parked.threads.create(messages=[{"role": "user", "content": "x"}])
+    queued = await parked.runs.create(thread.id, agent=agent)
+    await parked.close()
+    other.advance(16)
+
+    async with workshop.open(["one", "two"], clock=other, tools=[wait], walk=True) as worker:
+        for run in (left, queued):
+            await until(lambda run=run: _is(worker, run, "completed"))
+
+
+async def _is(treadle, run, status):
+    return (await treadle.runs.get(run.id)).status == status
+
+
+async def test_what_cannot_be_walked_here_is_left_to_others(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    other.advance(16)
+    async with workshop.open(["x"], clock=other, walk=True) as worker:
+        swept = await worker.recover()
+        assert (swept.resumed, swept.failed) == (0, 0)
+        left = await worker.runs.get(run.id)
+        assert (left.status, left.fence) == ("in_progress", 1)
+
+
+async def test_a_run_that_kills_its_walker_three_times_fails_and_names_the_step(workshop):
+    mine, other = frozen_pair()
+    scene, run = await left_behind(workshop, mine)
+    store = SqliteStore(workshop.path)
+    for death in range(3):
+        for walker in await store.walkers():
+            await store.bury(walker)
+        taken = (
+            await store.claim(
+                "default", run.id, (await store.walkers())[0]._replace(id=f"w{death}"), now_ms=1
+            )
+        ).run
+        assert taken.deaths == death + 1
+        assert taken.status == "in_progress"
+        if death < 2:
+            continue
+        for walker in await store.walkers():
+            await store.bury(walker)
+    await store.close()
+    other.advance(16)
+
+    async with workshop.open(["x"], clock=other, tools=[wait], walk=True) as worker:
+        await until(lambda: _is(worker, run, "failed"))
+        ended = await worker.runs.get(run.id)
+    assert ended.last_error.code == "server_error"
+    assert "tool_call#1/0" in ended.last_error.message
+    assert "outcome unknown" in (await scene.results())[0]
+
+
+async def test_deaths_at_other_steps_do_not_add_up(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    other.advance(16)
+    replies = [{"calls": [{"name": "wait", "arguments": {}}]}, "the end"]
+    async with workshop.open(replies, clock=other, tools=[wait]) as second:
+        resumed = await second.runs.resume(run.id)
+        assert resumed.deaths == 1
+        assert (await second.runs.wait(run.id)).status == "completed"
+
+
+async def test_a_run_that_is_being_cancelled_by_a_dead_walker_ends_cancelled(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    store = SqliteStore(workshop.path)
+    await store.commit(Checkpoint(run, "cancelling"))
+    await store.close()
+    other.advance(16)
+    async with workshop.open(["x"], clock=other) as second:
+        assert (await second.recover()).cancelled == 1
+        assert (await second.runs.get(run.id)).status == "cancelled"
+
+
+async def test_an_expired_run_ends_expired_whoever_looks(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    store = SqliteStore(workshop.path)
+    store._writer.execute("UPDATE runs SET expires_ms = created_ms + 10000")
+    await store.close()
+    other.advance(12)
+    second = workshop.open(["x"], clock=other, tools=[wait])
+    assert (await second.recover()).expired == 0
+    other.advance(12)
+    assert (await second.recover()).expired == 1
+    ended = await second.runs.get(run.id)
+    assert ended.status == "expired"
+    events = await second.store.events("default", run.id)
+    assert [e.name for e in events][-1] == "thread.run.expired"
