@@ -17,6 +17,7 @@
     ├── ProviderError          the model endpoint said no
     │   └── ContextLengthError the prompt does not fit the model
     ├── ToolError              a tool failed; the model may be told
+    │   └── StatementError     the store refused a statement of a tool
     └── StoreError             the database said no; `retryable` says whether a repeat can help
 
 The docstring of a class is its default message. `wire_code` and `http_status` are what the server sends.
@@ -259,6 +260,20 @@ class ToolError(TreadleError):
         self.tool = tool
         self.retryable = retryable
         super().__init__(message)
+
+
+class StatementError(ToolError):
+    """The store refused a statement of a tool."""
+
+    def __init__(self, sql: str | None = None, reason: str | None = None, *, index: int = 0) -> None:
+        """Name the statement and what SQLite, or treadle, has against it.
+
+        Shapes: `index` is its place among the statements of the checkpoint, from 0.
+        """
+        self.index = index
+        said = " ".join((sql or "").split())
+        short = said if len(said) <= 200 else f"{said[:200]}…"
+        super().__init__(f"the statement '{short}' was refused: {reason}" if sql is not None else None)
 
 
 class StoreError(TreadleError):

@@ -25,7 +25,7 @@ from treadle.engine.lease import Lease
 from treadle.engine.scheduler import Activation, State
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
-from treadle.errors import LeaseLost, ProviderError, StoreError, TreadleError
+from treadle.errors import LeaseLost, ProviderError, StatementError, StoreError, TreadleError
 from treadle.graph.nodes import StepGraph
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
@@ -37,7 +37,7 @@ from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
 from treadle.steps.model_call import error_of, thread_tokens
-from treadle.steps.tool_call import UNKNOWN, result_row
+from treadle.steps.tool_call import UNKNOWN, refused, result_row
 from treadle.store.base import Blob, Checkpoint, Store
 from treadle.text import clean
 from treadle.tools.gate import delay_s, digest, failure, is_repeated
@@ -305,7 +305,7 @@ class Executor:
                 done.append((step, prepared))
             else:
                 intents.append((step, prepared))
-        await self._commit_intents(walk, [s for s, i in intents if i.effect in ("once", "transactional")])
+        await self._commit_intents(walk, [s for s, i in intents if i.effect == "once"])
         if len(intents) <= 1:
             for step, intent in intents:
                 done.append((step, await self._perform(walk, step, intent)))
@@ -465,7 +465,20 @@ class Executor:
             walk.state = scheduler.fold(walk.graph, walk.state, step)
 
     async def _checkpoint(self, walk: _Walk, done: Sequence[tuple[_Started, Effects]]) -> bool:
-        """Write what steps gave, and what follows from it at once; tell whether the walk is over."""
+        """Write what steps gave; where a tool's own statements are refused, write that it failed instead."""
+        while True:
+            state, output, failed = walk.state, walk.output, list(walk.failed_attempts)
+            try:
+                return await self._write(walk, done)
+            except StatementError as e:
+                walk.state, walk.output, walk.failed_attempts = state, output, failed
+                done = _without_statement(done, e)
+
+    async def _write(self, walk: _Walk, done: Sequence[tuple[_Started, Effects]]) -> bool:
+        """Write what steps gave, and what follows from it at once; tell whether the walk is over.
+
+        Errors: StatementError, with nothing written.
+        """
         steps: list[Step] = walk.failed_attempts
         walk.failed_attempts = []
         messages: list[Message] = []
@@ -504,17 +517,18 @@ class Executor:
         walk.state = state
         if ends is None and state.is_finished:
             ends = ("completed", None)
+        statements = [s for _, effects in done for s in effects.statements]
+        draft = Checkpoint(
+            walk.run, messages=messages, steps=steps, events=events, blobs=blobs, statements=statements
+        )
         if ends is None:
-            await self._commit(
-                walk, Checkpoint(walk.run, messages=messages, steps=steps, events=events, blobs=blobs)
-            )
+            await self._commit(walk, draft)
             self._take(walk, messages)
             if self._stream.is_followed(walk.run.id):
                 await asyncio.sleep(0)
             return False
         status, reason = ends
         error = error if status == "failed" else None
-        draft = Checkpoint(walk.run, messages=messages, steps=steps, events=events, blobs=blobs)
         return await self._end(walk, status, reason=reason, error=error, draft=draft)
 
     def _instant(
@@ -803,6 +817,20 @@ def _broken(step: _Started, error: RunError, ends: End) -> Effects:
     call = step.context.call
     row = result_row(step.context, failure(error.code, error.message)) if call is not None else None
     return Effects(status="failed", message=row, last_error=error, ends=ends)
+
+
+def _without_statement(
+    done: Sequence[tuple[_Started, Effects]], error: StatementError
+) -> list[tuple[_Started, Effects]]:
+    """Give what steps gave, with the failure of the one that the refused statement belongs to in its place."""
+    at = error.index
+    made = list(done)
+    for place, (step, effects) in enumerate(made):
+        if at < len(effects.statements):
+            made[place] = (step, refused(step.context, error))
+            return made
+        at -= len(effects.statements)
+    raise error
 
 
 def _out_of_time(step: _Started, ends: End) -> Effects:

@@ -142,10 +142,9 @@ def refuse_unbuilt(
                 hint="nothing runs unapproved; set approval: never to let it run",
                 code="TR302",
             )
-        if tool.on_unknown == "ask" or tool.effect == "transactional":
-            what = "on_unknown: ask" if tool.on_unknown == "ask" else "effect: transactional"
+        if tool.on_unknown == "ask":
             raise ConfigurationError(
-                f"tool '{tool.name}' has {what}, which this version cannot do yet", code="TR302"
+                f"tool '{tool.name}' has on_unknown: ask, which this version cannot do yet", code="TR302"
             )
 
 

@@ -95,8 +95,12 @@ class Agents:
         known = callables.setdefault(name, function)
         if known is not function:
             raise StateError(f"another function is registered as '{name}'", hint="give it another name")
-        description, parameters, _ = describe(function, hidden=supplied_names(function))
-        return FunctionTool(name=name, description=description, parameters=parameters, runs="server")
+        supplied = supplied_names(function)
+        description, parameters, _ = describe(function, hidden=supplied)
+        effect = "transactional" if "tx" in supplied else "once"
+        return FunctionTool(
+            name=name, description=description, parameters=parameters, runs="server", effect=effect
+        )
 
     async def apply(self, source: str | Path | AgentSpec) -> Agent:
         """Bring the stored agent of a document up to date: a new version only where its content changed.

@@ -13,6 +13,7 @@ from treadle.objects.run import Run, RunError, Usage
 from treadle.objects.run_step import StepStatus
 from treadle.objects.tool import Effect
 from treadle.providers.base import Delta, ModelReply, Provider, ToolDefinition
+from treadle.store.base import Statement
 from treadle.tools.base import BoundTool
 
 
@@ -85,7 +86,7 @@ class Effects(NamedTuple):
 
     Shapes: `edge` is the label to leave by; `fan` how many steps the successor expands to; `message` is a row
     for the thread; its `seq` is what the context said, and the executor's to change. `waits` suspends the step until its client answers. `ends`
-    ends the run: a status, and the reason or None.
+    ends the run: a status, and the reason or None. `statements` are written with the step, or the step is refused.
     """
 
     status: StepStatus = "completed"
@@ -100,6 +101,7 @@ class Effects(NamedTuple):
     output: Any = None
     waits: bool = False
     ends: End | None = None
+    statements: Sequence[Statement] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from treadle.errors import ToolError
+from treadle.errors import StatementError, ToolError
 from treadle.objects.message import Message, estimate_tokens
 from treadle.objects.run import RunError
 from treadle.steps.base import Effects, Intent, StepContext, StepKindEntry
 from treadle.text import utf8_bytes
 from treadle.tools.base import CallContext
-from treadle.tools.gate import Admitted, Outcome, admit, dispatch
+from treadle.tools.gate import Admitted, Outcome, admit, dispatch, failure
 
 UNKNOWN = "outcome unknown: the process stopped while this call was under way; it was not repeated"
 
@@ -31,10 +31,24 @@ async def perform(context: StepContext, intent: Intent) -> Effects:
     try:
         outcome = await dispatch(admitted, call_context(context), context.clock)
     except ToolError as e:
-        error = RunError(code="tool_error", message=e.message)
-        row = result_row(context, Outcome(e.message, "tool_error", e.message))
-        return Effects(status="failed", message=row, last_error=error, ends=("failed", "tool_error"))
+        return _fatal(context, e.message)
     return effects(context, outcome)
+
+
+def refused(context: StepContext, error: StatementError) -> Effects:
+    """Give what is written instead of a call whose statements were refused: its failure, and none of them."""
+    assert context.call is not None
+    name = context.call.name
+    if context.plan.tools[name].spec.on_error == "fail":
+        return _fatal(context, f"tool {name}: {error.message}")
+    return effects(context, failure("tool_error", f"{name}: {error.message}"))
+
+
+def _fatal(context: StepContext, message: str) -> Effects:
+    """Give the effects of a failure that fails the run."""
+    row = result_row(context, Outcome(message, "tool_error", message))
+    error = RunError(code="tool_error", message=message)
+    return Effects(status="failed", message=row, last_error=error, ends=("failed", "tool_error"))
 
 
 def call_context(context: StepContext) -> CallContext:
@@ -46,7 +60,12 @@ def call_context(context: StepContext) -> CallContext:
 def effects(context: StepContext, outcome: Outcome) -> Effects:
     """Turn an outcome into what is written: the tool row, and the error beside it where there is one."""
     error = RunError(code=outcome.code, message=outcome.message or "") if outcome.code else None
-    return Effects(message=result_row(context, outcome), last_error=error, whole=outcome.whole)
+    return Effects(
+        message=result_row(context, outcome),
+        last_error=error,
+        whole=outcome.whole,
+        statements=outcome.statements,
+    )
 
 
 def result_row(context: StepContext, outcome: Outcome) -> Message:

@@ -47,6 +47,17 @@ class Blob:
     content: bytes
 
 
+Value = None | int | float | str | bytes
+"""What a column can hold."""
+
+
+class Statement(NamedTuple):
+    """A write that a tool asked for, to be made in the transaction of its step."""
+
+    sql: str
+    args: tuple[Value, ...] = ()
+
+
 class Checkpoint(NamedTuple):
     """What one transaction of a run writes.
 
@@ -54,7 +65,7 @@ class Checkpoint(NamedTuple):
     `status` is the status it moves to, None where it stays; `changes` are further fields of the run, written
     only with a move. `messages` carry the `seq` that the writer gave them. A step that has ended is its own
     event, and so is the run's end; `events` are those beside them, and all get their numbers here, the steps'
-    first and the end last. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
+    first and the end last. `statements` are tools' writes to tables of their own. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
     for the events in return.
     """
 
@@ -68,6 +79,7 @@ class Checkpoint(NamedTuple):
     claim_by: Walker | None = None
     now_ms: int = 0
     is_followed: bool = True
+    statements: Sequence[Statement] = ()
 
 
 class Committed(NamedTuple):
@@ -295,7 +307,8 @@ class Store(Protocol):
     async def commit(self, checkpoint: Checkpoint) -> Committed:
         """Write a checkpoint.
 
-        Errors: LeaseLost when fence, status or revision are not what the writer knew.
+        Errors: LeaseLost when fence, status or revision are not what the writer knew; StatementError for a tool's
+        statement, which leaves all of the checkpoint unwritten.
         """
         ...
 

@@ -16,7 +16,14 @@ import apsw
 class Cursor(Protocol):
     """Rows of one statement."""
 
-    def execute(self, statements: str, bindings: Sequence[Any] | None = None, /) -> Cursor:
+    exec_trace: Callable[[Any, str, Any], bool] | None
+    has_vdbe: bool
+    is_readonly: bool
+    is_explain: int
+
+    def execute(
+        self, statements: str, bindings: Sequence[Any] | None = None, /, *, can_cache: bool = True
+    ) -> Cursor:
         """Run a statement."""
         ...
 
@@ -36,9 +43,15 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """One connection to the database."""
 
+    authorizer: Callable[[int, str | None, str | None, str | None, str | None], int] | None
+
     @property
     def in_transaction(self) -> bool:
         """Tell whether a transaction is open."""
+        ...
+
+    def set_progress_handler(self, callable: Callable[[], bool] | None, nsteps: int = 100) -> None:  # noqa: A002 - apsw's own name
+        """Ask a function now and then whether to interrupt what is running."""
         ...
 
     def execute(self, statements: str, bindings: Sequence[Any] | None = None, /) -> Cursor:

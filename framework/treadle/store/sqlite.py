@@ -32,6 +32,7 @@ from treadle.errors import (
     NotFound,
     Repeated,
     StateError,
+    StatementError,
     StoreError,
     ThreadBusy,
     TreadleError,
@@ -44,7 +45,7 @@ from treadle.objects.run import Run, RunStatus, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
-from treadle.store import rows
+from treadle.store import rows, statements
 from treadle.store.base import (
     Blob,
     Checkpoint,
@@ -315,6 +316,9 @@ class SqliteStore:
             self._end()
         except BaseException as e:  # noqa: BLE001 - every waiter is told, whatever happened
             self._roll_back()
+            if isinstance(e, StatementError) and len(group) > 1:
+                # A tool's statement rolled the whole transaction back: its neighbours are not to blame.
+                return [self._write_group([piece])[0] for piece in group]
             return [_translate(e, self._name)] * len(group)
         return results
 
@@ -1097,6 +1101,8 @@ class SqliteStore:
             self._last.pop(no, None)
             now = f"is {head[1]} with fence {head[0]}" if head else "is gone"
             raise LeaseLost(f"run {run.id} {now}; this walker had it {run.status} with fence {run.fence}")
+        if cp.statements:
+            statements.run(self._writer, cp.statements)
         for blob in cp.blobs:
             self._insert_blob(tenant, blob)
         for message in cp.messages:

@@ -9,18 +9,21 @@ from typing import Any
 
 from treadle.objects.tool import FunctionTool
 from treadle.providers.base import ToolDefinition
+from treadle.tools.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """Who calls: what a tool may be told about its run.
 
-    Shapes: `idempotency_key` is the same in every attempt of one call and no other call has it.
+    Shapes: `idempotency_key` is the same in every attempt of one call and no other call has it; `tx` is there
+    where the tool's effect is `transactional`, and every attempt has its own.
     """
 
     run_id: str
     thread_id: str
     idempotency_key: str
+    tx: Transaction | None = None
 
 
 Invoke = Callable[[dict[str, Any], CallContext], Awaitable[Any]]

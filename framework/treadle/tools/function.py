@@ -23,7 +23,7 @@ from treadle.tools.base import Binding, BoundTool, CallContext, Invoke
 from treadle.tools.schema_check import checker
 from treadle.tools.threads import in_thread
 
-_PASSED = ("run", "thread", "idempotency_key")
+_PASSED = ("run", "thread", "idempotency_key", "tx")
 _EMPTY: JsonSchema = {"type": "object", "properties": {}}
 
 
@@ -34,6 +34,11 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
     """
     timeout_s = parse_duration(spec.timeout) if spec.timeout else None
     if spec.is_client_side:
+        if spec.effect == "transactional":
+            raise ConfigurationError(
+                f"tool '{spec.name}' has the effect transactional, and its client runs it",
+                hint="give it a call, or runs: server, so that it can write with its step",
+            )
         parameters = spec.parameters or _EMPTY
         definition = ToolDefinition(spec.name, spec.description, parameters, spec.strict)
         return BoundTool(spec, definition, None, timeout_s, _problems(spec.name, parameters))
@@ -48,7 +53,11 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
                 hint=f"registered: {known}; pass it: Treadle(tools=[{spec.name}])",
             )
         function = found
-    passed = spec.pass_ or (supplied_names(function) if spec.call is None else ())
+    supplied = supplied_names(function)
+    _check_transaction(spec, is_taken="tx" in supplied)
+    passed = spec.pass_ or (supplied if spec.call is None else ())
+    if spec.effect == "transactional":
+        passed = (*(name for name in passed if name != "tx"), "tx")
     try:
         description, derived, convert = describe(function, hidden=tuple(passed))
     except ConfigurationError:
@@ -67,7 +76,24 @@ def supplied_names(function: Callable[..., Any]) -> tuple[str, ...]:
         taken = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return ()
-    return ("idempotency_key",) if "idempotency_key" in taken else ()
+    return tuple(name for name in ("idempotency_key", "tx") if name in taken)
+
+
+def _check_transaction(spec: FunctionTool, *, is_taken: bool) -> None:
+    """Make sure that a function takes the transaction exactly where its effect says that there is one.
+
+    Errors: ConfigurationError.
+    """
+    if spec.effect == "transactional" and not is_taken:
+        raise ConfigurationError(
+            f"tool '{spec.name}' has the effect transactional, and its function takes no `tx`",
+            hint="give the function a parameter tx and write with tx.execute(sql, args)",
+        )
+    if is_taken and spec.effect != "transactional":
+        raise ConfigurationError(
+            f"the function of tool '{spec.name}' takes `tx`, and the tool's effect is {spec.effect}",
+            hint="say effect: transactional, or give the parameter another name",
+        )
 
 
 def _problems(name: str, parameters: JsonSchema) -> Callable[[Any], list[str]] | None:
@@ -95,7 +121,7 @@ def _invoker(
         if convert is not None:
             arguments = convert(arguments)
         if passed:
-            supplied = (context.run_id, context.thread_id, context.idempotency_key)
+            supplied = (context.run_id, context.thread_id, context.idempotency_key, context.tx)
             arguments = arguments | {n: v for n, v in zip(_PASSED, supplied, strict=True) if n in passed}
         if is_async:
             return await function(**arguments)

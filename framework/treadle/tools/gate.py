@@ -8,6 +8,7 @@ Rules
 4. A tool has the time that it declares, and its result the length.
 5. A repeated attempt is made only where the tool's effect allows it, with the same idempotency key.
 6. The model sees what went wrong in a line, never a stack trace.
+7. What a tool of effect `transactional` writes goes with its result; a call that failed writes nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from treadle.clock import Clock
@@ -25,9 +26,11 @@ from treadle.errors import ToolError
 from treadle.objects.message import ToolCall
 from treadle.objects.record import parse_duration
 from treadle.objects.tool import Retry
+from treadle.store.base import Statement
 from treadle.text import clean
 from treadle.tools.arguments import ArgumentsError, decode
 from treadle.tools.base import BoundTool, CallContext
+from treadle.tools.transaction import Transaction
 
 logger = logging.getLogger("treadle.tools")
 
@@ -36,13 +39,15 @@ logger = logging.getLogger("treadle.tools")
 class Outcome:
     """What a call gave: the text for the model, and what it says about the call.
 
-    Shapes: `code` is set where the call failed; `whole` is the full text where `text` is cut.
+    Shapes: `code` is set where the call failed; `whole` is the full text where `text` is cut. `statements` are
+    to be written with the result.
     """
 
     text: str
     code: str | None = None
     message: str | None = None
     whole: str | None = None
+    statements: Sequence[Statement] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ async def dispatch(admitted: Admitted, context: CallContext, clock: Clock) -> Ou
     Errors: ToolError when the tool says `on_error: fail`.
     """
     tool, spec = admitted.tool, admitted.tool.spec
-    retry = spec.retry if spec.effect in ("pure", "idempotent") else None
+    retry = spec.retry if spec.effect != "once" else None
     attempts = retry.max_attempts if retry else 1
     attempt = 1
     while True:
@@ -123,6 +128,18 @@ def delay_s(retry: Retry, attempt: int, *, of: str = "") -> float:
 
 
 async def _attempt(admitted: Admitted, context: CallContext) -> Outcome:
+    if admitted.tool.spec.effect != "transactional":
+        return await _call(admitted, context)
+    tx = Transaction()
+    try:
+        outcome = await _call(admitted, replace(context, tx=tx))
+    finally:
+        # A function that nobody waits for any more finds it closed.
+        statements = tx.close()
+    return outcome if outcome.code is not None else replace(outcome, statements=statements)
+
+
+async def _call(admitted: Admitted, context: CallContext) -> Outcome:
     tool = admitted.tool
     assert tool.invoke is not None
     try:
@@ -143,6 +160,8 @@ async def _attempt(admitted: Admitted, context: CallContext) -> Outcome:
         return failure("tool_error", f"{tool.spec.name} was cancelled from within")
     except (KeyboardInterrupt, GeneratorExit):
         raise
+    except ToolError as e:
+        return failure("tool_error", f"{tool.spec.name}: {' '.join(e.message.split())[:500]}")
     except BaseException as e:
         logger.info("tool %s failed", tool.spec.name, exc_info=True)
         return failure("tool_error", f"{tool.spec.name}: {_words(e)}")
@@ -188,7 +207,7 @@ def shorten(outcome: Outcome, most: int) -> Outcome:
     if len(text) <= most:
         return outcome
     mark = f"\n[cut: {most} of {len(text)} characters]"
-    return Outcome(text[: max(0, most - len(mark))] + mark, outcome.code, outcome.message, text)
+    return replace(outcome, text=text[: max(0, most - len(mark))] + mark, whole=text)
 
 
 def digest(text: str) -> str:
