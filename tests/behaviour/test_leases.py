@@ -261,3 +261,15 @@ async def test_an_expired_run_ends_expired_whoever_looks(workshop):
     assert ended.status == "expired"
     events = await second.store.events("default", run.id)
     assert [e.name for e in events][-1] == "thread.run.expired"
+
+
+async def test_two_sweeps_of_one_process_take_a_run_once(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+
+    other.advance(16)
+    second = workshop.open(["the end"], clock=other, tools=[wait], walk=True)
+    swept = await asyncio.gather(second.recover(), second.recover())
+    assert sum(s.resumed for s in swept) == 1
+    ended = await second.runs.wait(run.id)
+    assert (ended.output, ended.fence, ended.deaths) == ("the end", 2, 1)

@@ -216,9 +216,7 @@ class Keeper:
         run = await self._store.get(Run, due.tenant, due.id)
         if run.walker is None:
             return run
-        return (
-            await self._store.claim(due.tenant, due.id, self._lease.walker, now_ms=self._clock.now_ms())
-        ).run
+        return await self._claim(due)
 
     def _is_wanted(self, due: Due) -> bool:
         if self._is_stopping or not (self._walks_all or due.id in self._names):
@@ -238,15 +236,19 @@ class Keeper:
             logger.warning("run %s cannot be walked here: %s", run.id, e.message)
             self._unable[due.id] = self._clock.monotonic()
             return
-        run = (
-            await self._store.claim(due.tenant, due.id, self._lease.walker, now_ms=self._clock.now_ms())
-        ).run
+        run = await self._claim(due)
         self._names.discard(run.id)
         if await self.is_given_up(run):
             swept.failed += 1
             return
         swept.resumed += 1
         self._walk(run, prepared)
+
+    async def _claim(self, due: Due) -> Run:
+        """Take a run as it was found: another sweep of this process, or its client, may have taken it meanwhile."""
+        now_ms = self._clock.now_ms()
+        claimed = await self._store.claim(due.tenant, due.id, self._lease.walker, now_ms=now_ms, rev=due.rev)
+        return claimed.run
 
     async def is_given_up(self, run: Run) -> bool:
         """End a claimed run whose walkers died too often at the same place; tell whether it was one."""

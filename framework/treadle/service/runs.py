@@ -489,7 +489,11 @@ class Runs:
             await treadle.keeper.bury()
         try:
             claimed = await treadle.store.claim(
-                run.tenant, run.id, treadle.executor.lease.walker, now_ms=treadle.clock.now_ms()
+                run.tenant,
+                run.id,
+                treadle.executor.lease.walker,
+                now_ms=treadle.clock.now_ms(),
+                rev=run.rev,
             )
         except LeaseLost:
             raise _not_resumable(await self.get(run.id)) from None
@@ -545,7 +549,11 @@ class Runs:
         await treadle.keeper.bury()
         try:
             claimed = await treadle.store.claim(
-                run.tenant, run.id, treadle.executor.lease.walker, now_ms=treadle.clock.now_ms()
+                run.tenant,
+                run.id,
+                treadle.executor.lease.walker,
+                now_ms=treadle.clock.now_ms(),
+                rev=run.rev,
             )
         except LeaseLost:
             return None

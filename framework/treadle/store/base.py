@@ -264,10 +264,14 @@ class Store(Protocol):
         """
         ...
 
-    async def claim(self, tenant: str, run_id: str, walker: Walker, *, now_ms: int) -> Committed:
+    async def claim(
+        self, tenant: str, run_id: str, walker: Walker, *, now_ms: int, rev: int | None = None
+    ) -> Committed:
         """Take a queued run for a walker, or one that its walker was declared dead with, and raise its fence.
 
-        Errors: NotFound; LeaseLost when it is neither.
+        Shapes: with a `rev` only at that revision; a walker may take its own run anew, and must not do so by mistake.
+
+        Errors: NotFound; LeaseLost when it is neither, or at another revision.
         """
         ...
 

@@ -651,14 +651,24 @@ class SqliteStore:
             self._cursor.execute(self._sql["retire_walker"], (walker_id,))
             self._cursor.execute(self._sql["forget_walkers"])
 
-        # Nobody needs to know this after a power loss: it is not worth a wait for the disk.
-        if not self._writing:
-            self._writer.pragma("synchronous", "NORMAL")
-        try:
+        if self._path is None or self._writing or self._queue:
             await self._write(work)
-        finally:
-            if not self._writing:
+            return
+        self._check_open()
+        # Nobody needs to know this after a power loss: it is not worth a wait for the disk.
+        # Invariant: nothing else is written until the writer waits again, or another one has been opened.
+        try:
+            if self._is_stuck:
+                self._get_unstuck()
+            self._writer.pragma("synchronous", "NORMAL")
+            try:
+                self._transact(work)
+            finally:
+                is_stuck, self._is_stuck = self._is_stuck, True
                 self._writer.pragma("synchronous", self._durability.upper())
+                self._is_stuck = is_stuck
+        except apsw.Error as e:
+            raise _translate(e, self._name) from e
 
     async def due(
         self, walker_id: str, *, now_ms: int, after: int = 0, limit: int = 500, held: bool = False
@@ -1048,11 +1058,16 @@ class SqliteStore:
             return
         await self._write(thread)
 
-    async def claim(self, tenant: str, run_id: str, walker: Walker, *, now_ms: int) -> Committed:
+    async def claim(
+        self, tenant: str, run_id: str, walker: Walker, *, now_ms: int, rev: int | None = None
+    ) -> Committed:
         """Take a queued run, or one whose walker is dead, and raise its fence."""
 
         def work() -> tuple[Event, ...]:
             no, _ = self._run_no(tenant, run_id, self._cursor)
+            row = self._cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
+            if rev is not None and (row is None or row[2] != rev):
+                raise LeaseLost(f"run {run_id} has moved on", hint="read it again")
             self._enlist(walker)
             self._cursor.execute(self._sql["claim_run"], (walker.id, now_ms, no, tenant))
             data: dict[str, Any] = {}
@@ -1060,14 +1075,14 @@ class SqliteStore:
                 data = {"resumed": True, "kept": self._take_over(tenant, run_id, no, walker)}
             self._walked.add(no)
             row = self._cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
-            _, status, rev = cast("tuple[int, str, int]", row)
+            _, status, now_rev = cast("tuple[int, str, int]", row)
             if status == "cancelling":
                 self._last.pop(no, None)
                 return ()
             seq = self._last_event(tenant, no, -1) + 1
             event = Event(run_id, "thread.run.in_progress", run_id, data, seq)
             self._insert_event(tenant, no, seq, event)
-            self._last[no] = (rev, seq)
+            self._last[no] = (now_rev, seq)
             return (event,)
 
         events = await self._write(work)
@@ -1380,5 +1395,6 @@ def _translate(error: BaseException, name: str) -> BaseException:
         return Conflict(f"the store refused a row: {text}")
     for kinds, said, retryable, hint in _FAILURES:
         if isinstance(error, kinds):
-            return StoreError(f"{name} {said}".replace("…", text), retryable=retryable, hint=hint)
+            message = f"{name} {said}".replace("…", text or type(error).__name__)
+            return StoreError(message, retryable=retryable, hint=hint)
     return StoreError(f"{name}: {text}", hint="try again; if it goes on, run: treadle db check")
