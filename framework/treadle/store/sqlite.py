@@ -105,16 +105,19 @@ class SqliteStore:
         *,
         durability: Literal["full", "normal"] = "full",
         opener: Callable[[Path | None], Connection] = connect,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Open the file, making it and its folder for this user only where they are missing.
 
         Shapes: `opener` opens each of the store's connections.
+        Units: `timer` gives the seconds by which commits are measured.
 
         Errors: StoreError when the file cannot be opened, is newer than this code, or is not a treadle store.
         """
         self._path = path
         self._durability = durability
         self._opener = opener
+        self._timer = timer
         self._sql = load()
         self._name = str(path) if path else ":memory:"
         if path:
@@ -213,7 +216,7 @@ class SqliteStore:
 
         Invariant: `_kept` counts the commits that SQLite says are kept, so nobody has to guess.
         """
-        kept, began = self._kept, time.perf_counter()
+        kept, began = self._kept, self._timer()
         if began >= self._look_at:
             self._refuse_moved()
             self._look_at = began + LOOK_S
@@ -223,7 +226,7 @@ class SqliteStore:
             if self._kept == kept:
                 raise
             logger.warning("%s: a commit is kept, and after it: %s", self._name, e)
-        self._commit_s += (time.perf_counter() - began - self._commit_s) * 0.1
+        self._commit_s += (self._timer() - began - self._commit_s) * 0.1
 
     def _on_kept(self, connection: Connection, _: str, pages: int) -> int:
         """Count a commit, and copy the log into the file once it is long; a copy that fails is made again later."""

@@ -103,10 +103,13 @@ class Observer:
         return cast("int", self._connection.pragma("data_version"))
 
     def _check_runs(self, life: Life | None) -> None:
-        before, self.runs = self.runs, {
-            no: RunView(id_, thread, status, rev, fence, walker, bool(in_line))
-            for no, id_, thread, status, rev, fence, walker, in_line in self._connection.execute(_RUNS)
-        }
+        before, self.runs = (
+            self.runs,
+            {
+                no: RunView(id_, thread, status, rev, fence, walker, bool(in_line))
+                for no, id_, thread, status, rev, fence, walker, in_line in self._connection.execute(_RUNS)
+            },
+        )
         for no, old in before.items():
             if no not in self.runs:
                 self.problems.append(f"run {old.id} is gone")
@@ -127,9 +130,14 @@ class Observer:
         ]
         self.problems += check_steps(seen, found, run)
         self._steps[no] = {(step.run, step.n): step for step in found}
+        if self._holds(life, old, run):
+            return
+        is_handed_in = old is not None and (old.status != run.status or old.status == "requires_action")
         for step in found:
-            if step.kind == "model_call" and (step.run, step.n) not in seen and not self._holds(life, old, run):
-                self.problems.append(f"run {run.id}: {life and life.name} wrote {step.path} and does not walk it")
+            before = seen.get((step.run, step.n))
+            if before == step or (step.kind == "tool_call" and is_handed_in):
+                continue
+            self.problems.append(f"run {run.id}: {life and life.name} wrote {step.path} and does not walk it")
 
     def _check_rows(self, before: dict[int, RunView], life: Life | None) -> None:
         for thread, last in self._connection.execute(_LAST_ROWS).fetchall():
@@ -142,13 +150,17 @@ class Observer:
                     continue
                 run = self.runs[run_no]
                 if not self._holds(life, before.get(run_no), run):
-                    self.problems.append(f"run {run.id}: {life and life.name} wrote to its thread and does not walk it")
+                    self.problems.append(
+                        f"run {run.id}: {life and life.name} wrote to its thread and does not walk it"
+                    )
             self._last[thread] = last
 
     def _holds(self, life: Life | None, old: RunView | None, run: RunView) -> bool:
         """Tell whether a process was the walker of a run before the commit, or is it after."""
         return any(
-            view is not None and view.walker is not None and self._holders.get(view.walker.rpartition(":")[2]) is life
+            view is not None
+            and view.walker is not None
+            and self._holders.get(view.walker.rpartition(":")[2]) is life
             for view in (old, run)
         )
 

@@ -164,7 +164,9 @@ class Clients:
 
         async def work(t: Treadle) -> object:
             found = await t.runs.get(run.id)
-            outputs = [{"tool_call_id": call.id, "output": f"told {call.id}"} for call in found.required_action]
+            outputs = [
+                {"tool_call_id": call.id, "output": f"told {call.id}"} for call in found.required_action
+            ]
             return await t.runs.submit_tool_outputs(run.id, outputs)
 
         await self._ask("submit", work)

@@ -293,16 +293,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         life.is_over = True
 
     def bury(self, lives: list[Life]) -> None:
-        """Let the tasks of lives that are over come to an end, once nothing that they do can matter any more."""
+        """Let every task come to an end, once nothing that they do can matter any more."""
         self.set_exception_handler(_ignore)
+        self._most_steps = self.steps + MOST_STEPS
         for life in lives:
             life.is_over = life.is_paused = False
             self._release(life)
-            for task in list(life.tasks):
+        for _ in range(3):
+            left = asyncio.all_tasks(self)
+            for task in left:
                 task.cancel()
-        left = [task for life in lives for task in life.tasks]
-        if left:
-            self.run_until_complete(asyncio.wait(left, timeout=600))
+            if left:
+                self.run_until_complete(asyncio.wait(left, timeout=60))
 
     def _release(self, life: Life) -> None:
         if not life.is_running:

@@ -138,10 +138,8 @@ class Process:
         self._loop = loop
         self._trace = trace
         self._waiting: dict[asyncio.Future[Any], None] = {}
-        self._sqlite = SimulatedSqlite(path, durability="normal")
-        self.store = FaultyStore(
-            self._sqlite, chance=chance.fork("store"), trace=trace, crash=self.kill
-        )
+        self._sqlite = SimulatedSqlite(path, durability="normal", timer=loop.time)
+        self.store = FaultyStore(self._sqlite, chance=chance.fork("store"), trace=trace, crash=self.kill)
         self.walkers: list[str] = []
         clock = SimulatedClock(loop, machine, self.life, chance.fork("clock"))
 

@@ -44,11 +44,7 @@ CALM = Faults()
 
 
 class SimulatedSqlite(SqliteStore):
-    """The store as it is, but for what depends on real time; `cut` drops it as the end of a process does."""
-
-    def _measure(self, seconds: float) -> None:
-        """Write every group at once: how long a commit really took must not matter."""
-        del seconds
+    """The store as it is; `cut` drops it as the end of a process does."""
 
     def cut(self) -> None:
         """Let the file go without writing what has gathered."""

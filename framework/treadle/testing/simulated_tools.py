@@ -89,7 +89,11 @@ class Outside:
             self.received(dispatch)
         await _take(chance, wits, wits.tool_s / 2)
         if chance.happens(wits.tool_error):
-            raise ConnectionError("the receiver hung up") if chance.happens(0.5) else ValueError("no such thing")
+            raise (
+                ConnectionError("the receiver hung up")
+                if chance.happens(0.5)
+                else ValueError("no such thing")
+            )
         return {"done": token}
 
 
@@ -160,8 +164,15 @@ class SimulatedModel:
                 [
                     ModelReply(text, usage=usage, finish_reason="length"),
                     ModelReply(text, usage=usage, finish_reason="content_filter"),
-                    ModelReply(None, (ToolCall(id=f"c{number}", name="nothing", arguments="{}"),), usage, "tool_calls"),
-                    ModelReply(None, (ToolCall(id=f"c{number}", name="look", arguments="{]"),), usage, "tool_calls"),
+                    ModelReply(
+                        None,
+                        (ToolCall(id=f"c{number}", name="nothing", arguments="{}"),),
+                        usage,
+                        "tool_calls",
+                    ),
+                    ModelReply(
+                        None, (ToolCall(id=f"c{number}", name="look", arguments="{]"),), usage, "tool_calls"
+                    ),
                 ]
             )
         if not request.tools or request.tool_choice == "none" or not chance.happens(wits.calls):
@@ -191,5 +202,7 @@ def unpaired(window: Sequence[Message]) -> list[str]:
         for index in range(len(row.tool_calls)):
             result = rows.pop(0) if rows and rows[0].role == "tool" else None
             if result is None or (result.reply_seq, result.call_index) != (row.seq, index):
-                found.append(f"a model was sent row {row.seq} of {row.thread_id} without the result of call {index}")
+                found.append(
+                    f"a model was sent row {row.seq} of {row.thread_id} without the result of call {index}"
+                )
     return found

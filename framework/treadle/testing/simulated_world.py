@@ -171,7 +171,9 @@ class World:
         """Let everything go."""
         if self._observer is not None:
             self._observer.close()
-        self._loop.bury([process.life for process in self._ever if process.life.is_over])
+        for process in self._ever:
+            process.kill()
+        self._loop.bury([process.life for process in self._ever])
 
     async def _open(self, name: str, *, walk: bool) -> Process:
         process = Process(
@@ -284,7 +286,9 @@ class World:
         end = self._loop.time() + SETTLE_S
         while left := [run for run in observer.runs.values() if not is_terminal(run.status)]:
             if self._loop.time() > end:
-                self._problems += [f"run {r.id} is {r.status}, walked by {r.walker}: it does not end" for r in left]
+                self._problems += [
+                    f"run {r.id} is {r.status}, walked by {r.walker}: it does not end" for r in left
+                ]
                 return
             await clients.submit()
             await asyncio.sleep(1.0)

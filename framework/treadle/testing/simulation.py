@@ -1,7 +1,7 @@
 """Run worlds from seeds and check the promises in each; a seed repeats exactly.
 
-    python -m treadle.testing.simulation --seeds 1000
-    python -m treadle.testing.simulation --first 42 --trace
+python -m treadle.testing.simulation --seeds 1000
+python -m treadle.testing.simulation --first 42 --trace
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def replay_line(seed: int) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run seeds, print the counts, and give 1 where a promise was broken."""
-    parser = argparse.ArgumentParser(prog="treadle.testing.simulation", description="Simulate worlds from seeds.")
+    parser = argparse.ArgumentParser(
+        prog="treadle.testing.simulation", description="Simulate worlds from seeds."
+    )
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds")
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--trace", action="store_true", help="print what happens")
@@ -114,8 +116,10 @@ def _counts(courses: list[Course], violations: int) -> str:
     def total(name: str) -> str:
         return f"{round(sum(getattr(course, name) for course in courses)):_}".replace("_", " ")
 
-    parts = [f"{name.replace('_s', ' seconds')} {total(name)}" for name in
-             ("steps", "virtual_s", "commits", "runs", "dispatches", "kills", "pauses")]
+    parts = [
+        f"{name.replace('_s', ' seconds')} {total(name)}"
+        for name in ("steps", "virtual_s", "commits", "runs", "dispatches", "kills", "pauses")
+    ]
     return f"seeds {len(courses)}, {', '.join(parts)}, violations {violations}"
 
 
