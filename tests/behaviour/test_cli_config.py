@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from treadle.cli import invoke
+from treadle.cli.context import Invocation, configure
 
 Captured = pytest.CaptureFixture[str]
 
@@ -41,6 +42,7 @@ def test_without_a_project_the_defaults_hold_here(folder: Path, capsys: Captured
     assert settings["store"] == {"value": f"sqlite:///{folder}/.treadle/treadle.db", "origin": "default"}
     assert settings["tenant"] == {"value": "default", "origin": "default"}
     assert settings["durability"] == {"value": "full", "origin": "default"}
+    assert settings["lease_s"] == {"value": 15.0, "origin": "default"}
 
 
 def test_a_value_comes_from_the_first_source_that_has_one(
@@ -120,3 +122,11 @@ def test_a_variable_with_a_bad_value_exits_with_3(capsys: Captured, monkeypatch:
     monkeypatch.setenv("TREADLE_DURABILITY", "some")
     assert invoke(["config", "show"]) == 3
     assert "TREADLE_DURABILITY is 'some'" in capsys.readouterr().err
+
+
+def test_the_lease_of_the_environment_is_the_one_that_counts(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREADLE_LEASE_S", "40")
+    assert shown(capsys)["lease_s"] == {"value": 40.0, "origin": "TREADLE_LEASE_S"}
+    assert configure(Invocation()).settings.lease_s == 40

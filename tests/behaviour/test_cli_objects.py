@@ -148,7 +148,7 @@ def test_a_run_that_waits_is_cancelled(weather: Path, capsys: Captured) -> None:
 
 def test_only_a_parked_run_is_resumed(weather: Path, capsys: Captured) -> None:
     assert invoke(["runs", "resume", "@last"]) == codes.FAILED
-    assert "only a queued run can be resumed" in capsys.readouterr().err
+    assert "only a run that is queued, or that its walker left, can be resumed" in capsys.readouterr().err
 
 
 # -- threads -----------------------------------------------------------------------------------------------------

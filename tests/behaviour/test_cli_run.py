@@ -593,7 +593,7 @@ def test_another_process_lists_the_runs_while_one_goes_on(
 
 @pytest.mark.parametrize(
     ("more", "number", "code"),
-    [(["--detach"], signal.SIGINT, codes.INTERRUPTED), ([], signal.SIGTERM, -signal.SIGTERM)],
+    [(["--detach"], signal.SIGINT, codes.INTERRUPTED), ([], signal.SIGTERM, codes.TERMINATED)],
 )
 def test_a_parked_run_is_resumed(
     folder: Path, serve: Serve, capsys: Captured, more: list[str], number: int, code: int
@@ -611,7 +611,7 @@ def test_a_parked_run_is_resumed(
         out, err = process.communicate(timeout=30)
     assert process.returncode == code
     assert out == b"\n"
-    assert b"parked.  Go on:  treadle runs resume @last" in err
+    assert re.search(rb"parked (run_\w{24}); go on: treadle runs resume \1\n", err)
     assert invoke(["runs", "resume", "@last"]) == 0
     assert capsys.readouterr().out == "Here I am.\n"
     assert len(server.requests) == 2

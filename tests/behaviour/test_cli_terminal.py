@@ -83,6 +83,9 @@ class Terminal:
                 break
         self._seen = self.written.index(text, place) + len(text)
 
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def end(self) -> int:
         """Read what is left and give the exit code."""
         while self._read():
@@ -257,6 +260,28 @@ def test_an_interrupt_at_the_question_cancels_the_run(weather: Path, capsys: Cap
     assert "Traceback" not in terminal.written
     assert invoke(["runs", "show", "@last", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "cancelled"
+
+
+def test_with_detach_an_interrupt_at_the_question_leaves_the_run_waiting(
+    weather: Path, capsys: Captured
+) -> None:
+    terminal = Terminal("run", "labels", "Which label format for UPS?", "--detach")
+    terminal.wait_for("(empty: later): ")
+    terminal.interrupt("the run goes on waiting")
+    terminal.wait_for("treadle runs submit @last --output call_1=…")
+    assert terminal.end() == codes.INTERRUPTED
+    assert invoke(["runs", "show", "@last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "requires_action"
+
+
+def test_sigterm_at_the_question_leaves_the_run_waiting(weather: Path, capsys: Captured) -> None:
+    terminal = Terminal("run", "labels", "Which label format for UPS?")
+    terminal.wait_for("(empty: later): ")
+    terminal.terminate()
+    terminal.wait_for("treadle runs submit @last --output call_1=…")
+    assert terminal.end() == codes.TERMINATED
+    assert invoke(["runs", "show", "@last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "requires_action"
 
 
 def test_a_conversation_on_a_terminal(weather: Path) -> None:

@@ -116,7 +116,7 @@ group = LazyGroup(
     ],
     help="Durable agents, threads and runs on your own machine.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 bad document or configuration, 4 model endpoint, "
-    "5 the run waits for you, 6 not found, 7 expired or at a limit, 130 interrupted.",
+    "5 the run waits for you, 6 not found, 7 expired or at a limit, 130 interrupted, 143 terminated.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 

@@ -39,7 +39,7 @@ def show(invocation: Invocation, *, origin: bool, as_json: bool) -> None:
 def rows_of(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
     """Give name, value and origin of every setting; literal secrets are hidden, references shown as written."""
     yield "project", str(configuration.file) if configuration.file else None, configuration.origins["project"]
-    for name in ("store", "tenant", "durability", "model"):
+    for name in ("store", "tenant", "durability", "model", "lease_s"):
         yield name, getattr(configuration, name), configuration.origins[name]
     project = configuration.project
     if project is not None:

@@ -40,7 +40,7 @@ class Configuration:
     """What a command works with, and where it came from.
 
     Shapes: `root` is the folder of the project file, else the working folder; `environ` is `.env` with the
-    process's environment on top; `origins` maps project, store, tenant, durability and model to a flag,
+    process's environment on top; `origins` maps project, store, tenant, durability, model and lease_s to a flag,
     a variable, `.env`, a file or `default`.
     """
 
@@ -52,12 +52,19 @@ class Configuration:
     tenant: str
     durability: Literal["full", "normal"]
     model: str | None
+    lease_s: float
     origins: Mapping[str, str]
 
     @property
     def settings(self) -> Settings:
         """Give the same values as the record that the composition root takes."""
-        return Settings(store=self.store, tenant=self.tenant, durability=self.durability, model=self.model)
+        return Settings(
+            store=self.store,
+            tenant=self.tenant,
+            durability=self.durability,
+            model=self.model,
+            lease_s=self.lease_s,
+        )
 
 
 def project_file(invocation: Invocation) -> Path | None:
@@ -116,6 +123,7 @@ def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = Non
         tenant=tenant,
         durability=settings.durability,
         model=settings.model,
+        lease_s=settings.lease_s,
         origins=origins,
     )
 

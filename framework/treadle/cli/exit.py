@@ -12,6 +12,7 @@
 | 7 | a run expired, ran out of time or hit a limit |
 | 130 | interrupted |
 | 141 | the reader of the output went away |
+| 143 | terminated (SIGTERM) |
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ NOT_FOUND = 6
 INCOMPLETE = 7
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 OF_RUN = {
     "completed": OK,

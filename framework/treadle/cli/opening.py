@@ -238,3 +238,13 @@ def conversation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def walking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that goes on with a run."""
+    for option in (
+        click.option("--base-url", metavar="URL", help="The address of the default model endpoint."),
+        click.option("--detach", is_flag=True, help="Ctrl-C parks the run instead of cancelling it."),
+    ):
+        command = option(command)
+    return command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from treadle.cli.opening import (
     read_options,
 )
 from treadle.cli.output import complain, data_json
+from treadle.cli.signals import Signals
 from treadle.errors import ThreadBusy
 
 if TYPE_CHECKING:
@@ -95,13 +95,23 @@ def run(
         raise click.UsageError("there is nothing to say: give a TEXT, or pipe one in")
     place = opened(invocation, agent, base_url=base_url)
     form = "jsonl" if as_jsonl else "json" if as_json else "text"
-    return asyncio.run(
-        _run(place, agent, said, wanted, form=form, detach=detach, shows_usage=usage and invocation.quiet)
+    signals = Signals()
+    shows_usage = usage and invocation.quiet
+    return signals.run(
+        _run(place, agent, said, wanted, form=form, detach=detach, signals=signals, shows_usage=shows_usage)
     )
 
 
 async def _run(
-    place: Opened, name: str, text: str | None, wanted: Wishes, *, form: str, detach: bool, shows_usage: bool
+    place: Opened,
+    name: str,
+    text: str | None,
+    wanted: Wishes,
+    *,
+    form: str,
+    detach: bool,
+    signals: Signals,
+    shows_usage: bool,
 ) -> int:
     async with place.treadle() as treadle:
         agent = await treadle.agents.open(name)
@@ -109,7 +119,7 @@ async def _run(
         thread = await given_thread(treadle, wanted)
         sink = _sink(form, treadle, agent)
         events = turn(treadle, agent, text, thread=thread, overrides=overrides)
-        walked = await walk.attend(treadle, events, sink, detach=detach, asks=form == "text")
+        walked = await walk.attend(treadle, events, sink, signals=signals, detach=detach, asks=form == "text")
         if form == "json":
             from treadle import wire
 
@@ -119,13 +129,12 @@ async def _run(
             f'Ask on:  {place.command_on("run", name)} -c "…"',
         ]
         code = walk.exit_code(walked)
-        if form == "text" or walked.run.status in ("requires_action", "queued"):
+        if form == "text" or walked.signal is not None or walked.run.status == "requires_action":
             code = await walk.report(treadle, walked, command=place.command, name="@last", hints=hints)
         if shows_usage and walked.run.usage is not None:
             from treadle.cli.lines import usage_text
 
             complain(usage_text(walked.run.usage))
-    walk.die_of(walked)
     return codes.BROKEN_PIPE if isinstance(sink, Live) and sink.is_broken else code
 
 
@@ -182,7 +191,9 @@ async def _explain_busy(treadle: Treadle, thread_id: str, error: ThreadBusy) -> 
     active = await treadle.store.active_run(treadle.tenant, thread_id)
     if active is None:
         return
-    status = (await treadle.runs.get(active)).status
+    run = await treadle.runs.get(active)
     ways = {"requires_action": "submit", "queued": "resume"}
-    first = f"treadle runs {ways[status]} {active}" if status in ways else "wait for it"
-    error.hint = f"it is {status}: {first}, or treadle runs cancel {active}"
+    if await walk.left(treadle, [run]):
+        ways["in_progress"] = "resume"
+    first = f"treadle runs {ways[run.status]} {active}" if run.status in ways else "wait for it"
+    error.hint = f"it is {run.status}: {first}, or treadle runs cancel {active}"

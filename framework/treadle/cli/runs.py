@@ -14,8 +14,9 @@ from treadle.cli import lines, walk
 from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import page, paged
 from treadle.cli.live import Live, describe
-from treadle.cli.opening import Opened, opened, pairs, read_value
+from treadle.cli.opening import Opened, opened, pairs, read_value, walking
 from treadle.cli.output import can_ask, data, data_json, note, room, style, width
+from treadle.cli.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from treadle.service import Treadle
 
 _COLORS = {"completed": "green", "failed": "red", "requires_action": "yellow"}
+_LEFT = "walker gone"
 
 
 @click.group(cls=Group)
@@ -43,35 +45,39 @@ def list_(
     """List the runs of the store, the newest first."""
     place = opened(invocation)
 
-    async def found() -> tuple[list[Run], dict[str, Any]]:
+    async def found() -> tuple[list[Run], dict[str, Any], set[str]]:
         async with place.treadle() as treadle:
             thread_id = (await treadle.threads.get(thread)).id if thread else None
             listed = await treadle.runs.list(thread_id, limit=limit + 1, after=after)
+            left = await walk.left(treadle, listed)
             versions = {(r.agent_id, r.agent_version) for r in listed}
             agents = {key: await treadle.agents.get(key[0], version=key[1]) for key in versions}
             if as_json:
                 listed = [await treadle.runs.get(r.id) if r.pending else r for r in listed]
-            return listed, {r.id: agents[r.agent_id, r.agent_version] for r in listed}
+            return listed, {r.id: agents[r.agent_id, r.agent_version] for r in listed}, left
 
-    everything, agents = asyncio.run(found())
+    everything, agents, left = asyncio.run(found())
     listed, has_more = page(everything, limit)
     if as_json:
         from treadle import wire
 
         data_json(wire.listing([wire.run(r, agents[r.id]) for r in listed], has_more=has_more))
         return
-    rows = [_row(r, agents[r.id].name or r.agent_id) for r in listed]
+    rows = [_row(r, agents[r.id].name or r.agent_id, is_left=r.id in left) for r in listed]
     head = ("ID", "STATUS", "AGENT", "MODEL", "CREATED", "TIME", "TOKENS", "THREAD")
     for n, line in enumerate(lines.table(head, rows, columns=room())):
         data(line if n else style(line, "dim", stream=sys.stdout))
+    if left:
+        note(f"walker gone: {place.command('runs resume RUN')} goes on from the last step", "dim")
     if has_more:
         note(f"more:  {place.command(f'runs list --after {listed[-1].id}')}", "dim")
 
 
-def _row(run: Run, agent: str) -> tuple[str, ...]:
+def _row(run: Run, agent: str, *, is_left: bool) -> tuple[str, ...]:
     tokens = str(run.usage.total_tokens) if run.usage else "-"
     created = lines.when(run.created_ms)
-    return run.id, run.status, agent, run.model, created, lines.duration(run.walked_ms), tokens, run.thread_id
+    status = f"{run.status} ({_LEFT})" if is_left else run.status
+    return run.id, status, agent, run.model, created, lines.duration(run.walked_ms), tokens, run.thread_id
 
 
 @runs.command(name="show")
@@ -102,13 +108,16 @@ async def _show(place: Opened, name: str) -> None:
         status = style(run.status, _COLORS.get(run.status, "bold"), stream=sys.stdout)
         if run.incomplete_reason:
             status += f" ({run.incomplete_reason})"
+        is_left = bool(await walk.left(treadle, [run]))
+        if is_left:
+            status += f" ({_LEFT})"
         data(f"{run.id}  {status}")
         data(f"agent   {lines.one_line(agent.name or agent.id)} version {agent.version}")
         data(f"model   {describe(treadle, agent.spec, run)}")
         data(f"thread  {run.thread_id}")
         data(f"made    {lines.when(run.created_ms)}")
         steps = await _show_steps(treadle, run, labels=lines.label_width(agent.spec))
-        data(_totals(run, steps))
+        data(_totals(run, steps, resumed=await _resumed(treadle, run)))
         if run.last_error is not None:
             data(f"error   {lines.one_line(f'{run.last_error.code}: {run.last_error.message}')}")
         for call in run.required_action:
@@ -118,6 +127,8 @@ async def _show(place: Opened, name: str) -> None:
             data("")
             text = run.output if isinstance(run.output, str) else json.dumps(run.output, ensure_ascii=False)
             data(lines.visible(text) if sys.stdout.isatty() else text)
+        if is_left or run.status == "queued":
+            note(f"Go on:  {place.command(f'runs resume {name}')}", "dim")
 
 
 async def _show_steps(treadle: Treadle, run: Run, *, labels: int) -> int:
@@ -148,10 +159,21 @@ async def _note(treadle: Treadle, run: Run, step: Step, *, room: int) -> str:
     return lines.note_of(step, detail.calls, detail.output, room=room)
 
 
-def _totals(run: Run, steps: int) -> str:
+async def _resumed(treadle: Treadle, run: Run) -> str | None:
+    """Say how often a run was taken up after its walker was gone, and how much was kept the last time."""
+    if run.fence < 2:
+        return None
+    events = await treadle.store.events(run.tenant, run.id, limit=1_000_000)
+    kept = [e.data["kept"] for e in events if e.name == "thread.run.in_progress" and e.data.get("resumed")]
+    return f"resumed {len(kept)}×, {lines.plural(kept[-1], 'step')} kept" if kept else None
+
+
+def _totals(run: Run, steps: int, *, resumed: str | None) -> str:
     parts = [lines.plural(steps, "step"), lines.duration(run.walked_ms)]
     if run.usage is not None:
         parts.append(lines.usage_text(run.usage))
+    if resumed is not None:
+        parts.append(resumed)
     return "        " + " · ".join(parts)
 
 
@@ -165,34 +187,36 @@ def _totals(run: Run, steps: int) -> str:
     metavar="CALL=TEXT",
     help="The output of a call; TEXT may be @FILE.",
 )
-@click.option("--base-url", metavar="URL", help="The address of the default model endpoint.")
+@walking
 @click.pass_obj
-def submit(invocation: Invocation, *, run: str, outputs: tuple[str, ...], base_url: str | None) -> int:
+def submit(
+    invocation: Invocation, *, run: str, outputs: tuple[str, ...], base_url: str | None, detach: bool
+) -> int:
     """Give the outputs of the calls that a run waits for, all of them at once, and go on with it.
 
     CALL is the id of a call, or the name of its function where only one call of it waits. Without --output a
     terminal is asked.
     """
     place = opened(invocation, base_url=base_url)
+    signals = Signals()
 
     async def go_on() -> int:
         async with place.treadle() as treadle:
             found = await treadle.runs.get(run)
-            given = _outputs(found, outputs)
+            given = _outputs(found, outputs, signals=signals)
             if given is None:
                 note("nothing was submitted")
                 return codes.of_run(found.status)
-            return await _walk(
-                place, treadle, found, treadle.runs.submit_and_stream(found.id, given), name=run
-            )
+            events = treadle.runs.submit_and_stream(found.id, given)
+            return await _walk(place, treadle, found, events, name=run, signals=signals, detach=detach)
 
-    return asyncio.run(go_on())
+    return signals.run(go_on())
 
 
-def _outputs(run: Run, given: Sequence[str]) -> list[dict[str, str]] | None:
+def _outputs(run: Run, given: Sequence[str], *, signals: Signals) -> list[dict[str, str]] | None:
     """Give the outputs as they are submitted, asked for where none is given; None where they are left for later.
 
-    Errors: UsageError where nobody can be asked.
+    Errors: UsageError where nobody can be asked; KeyboardInterrupt, Terminated.
     """
     if given or run.status != "requires_action":
         names: dict[str, list[str]] = {}
@@ -211,33 +235,43 @@ def _outputs(run: Run, given: Sequence[str]) -> list[dict[str, str]] | None:
         raise click.UsageError(f"give the outputs: {wanted}")
     for call in run.required_action:
         note(lines.waiting_line(call, labels=lines.LABELS, columns=width()), "yellow")
-    return walk.ask_outputs(run.required_action)
+    return walk.ask_outputs(run.required_action, signals=signals)
 
 
 @runs.command(name="resume")
 @click.argument("run", metavar="RUN")
-@click.option("--base-url", metavar="URL", help="The address of the default model endpoint.")
+@walking
 @click.pass_obj
-def resume(invocation: Invocation, *, run: str, base_url: str | None) -> int:
-    """Go on with a parked run from its last step."""
+def resume(invocation: Invocation, *, run: str, base_url: str | None, detach: bool) -> int:
+    """Go on with a run from its last step: one that was parked, or whose process is gone."""
     place = opened(invocation, base_url=base_url)
+    signals = Signals()
 
     async def go_on() -> int:
         async with place.treadle() as treadle:
             found = await treadle.runs.get(run)
-            return await _walk(place, treadle, found, treadle.runs.resume_and_stream(found.id), name=run)
+            events = treadle.runs.resume_and_stream(found.id)
+            return await _walk(place, treadle, found, events, name=run, signals=signals, detach=detach)
 
-    return asyncio.run(go_on())
+    return signals.run(go_on())
 
 
-async def _walk(place: Opened, treadle: Treadle, run: Run, events: AsyncIterator[Event], *, name: str) -> int:
+async def _walk(
+    place: Opened,
+    treadle: Treadle,
+    run: Run,
+    events: AsyncIterator[Event],
+    *,
+    name: str,
+    signals: Signals,
+    detach: bool,
+) -> int:
     """Show a run that goes on; `name` is what it was called on the command line."""
     agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
     live = Live(treadle, agent)
-    walked = await walk.attend(treadle, events, live)
+    walked = await walk.attend(treadle, events, live, signals=signals, detach=detach)
     hints = [f"Look again:  {place.command(f'runs show {name}')}"]
     code = await walk.report(treadle, walked, command=place.command, name=name, hints=hints)
-    walk.die_of(walked)
     return codes.BROKEN_PIPE if live.is_broken else code
 
 

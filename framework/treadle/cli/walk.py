@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -19,6 +18,7 @@ from treadle.cli import exit as codes
 from treadle.cli import lines
 from treadle.cli.errors import render
 from treadle.cli.output import can_ask, complain, note
+from treadle.cli.signals import Signals, Terminated
 from treadle.errors import ProviderError, StateError
 
 if TYPE_CHECKING:
@@ -49,84 +49,67 @@ class Walked:
 
 
 async def follow(
-    treadle: Treadle, events: AsyncIterator[Event], sink: Sink, *, detach: bool = False
+    treadle: Treadle, events: AsyncIterator[Event], sink: Sink, *, signals: Signals, detach: bool = False
 ) -> Walked:
     """Follow a run until it ends or waits for its client.
 
-    The first Ctrl-C cancels it (with `detach` it is parked instead, so that it can be resumed), a second one
-    leaves at once; SIGTERM parks it.
+    The first Ctrl-C cancels it (with `detach` it is parked instead, so that it can be resumed), SIGTERM parks it; a
+    second signal leaves at once.
 
     Errors: those of the stream.
     """
-    interrupts = _Interrupts(treadle, detach=detach)
+    stop = _Stop(treadle, signals, detach=detach)
     async with aclosing(cast("AsyncGenerator[Event]", events)) as stream:
-        with interrupts.listening():
+        with signals.obeyed_by(stop.begin, words=_DETACHED if detach else _WORDS):
             async for event in stream:
-                interrupts.meet(event.run_id)
+                stop.meet(event.run_id)
                 await sink.take(event)
-    await interrupts.settle()
-    assert interrupts.run_id is not None, "a walk has events"
-    run = await treadle.runs.get(interrupts.run_id)
+            await stop.settle()
+    assert stop.run_id is not None, "a walk has events"
+    run = await treadle.runs.get(stop.run_id)
     await sink.close(run)
-    return Walked(run, interrupts.signal)
+    return Walked(run, signals.number)
 
 
-class _Interrupts:
-    """What signals do while a run is walked."""
+_PARKING = "\nterminated: parking the run at its next checkpoint (a second SIGTERM leaves at once)\n"
+_WORDS: dict[int, str] = {
+    signal.SIGINT: "\ninterrupted: cancelling the run (Ctrl-C again leaves at once)\n",
+    signal.SIGTERM: _PARKING,
+}
+_DETACHED: dict[int, str] = {
+    signal.SIGINT: "\ninterrupted: parking the run (Ctrl-C again leaves at once)\n",
+    signal.SIGTERM: _PARKING,
+}
 
-    def __init__(self, treadle: Treadle, *, detach: bool) -> None:
+
+class _Stop:
+    """How a walk is stopped: by cancelling its run, or by parking it."""
+
+    def __init__(self, treadle: Treadle, signals: Signals, *, detach: bool) -> None:
         self._treadle = treadle
+        self._signals = signals
         self._detach = detach
         self._stopping: asyncio.Task[object] | None = None
+        self._is_wanted = False
         self.run_id: str | None = None
-        self.signal: int | None = None
 
     def meet(self, run_id: str) -> None:
         """Take note of the run; a signal that came before it had an id is obeyed now."""
         self.run_id = run_id
-        if self.signal is not None:
-            self._stop()
+        if self._is_wanted:
+            self.begin()
 
-    @contextmanager
-    def listening(self) -> Generator[None]:
-        loop = asyncio.get_running_loop()
-        wanted = {signal.SIGINT: self._interrupt, signal.SIGTERM: self._terminate}
-        installed: list[signal.Signals] = []
-        before = {number: signal.getsignal(number) for number in wanted}
-        # Loops without signal handlers (Windows) keep Python's own: the interrupt is an exception there.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            for number, handle in wanted.items():
-                loop.add_signal_handler(number, handle)
-                installed.append(number)
-        try:
-            yield
-        finally:
-            for number in installed:
-                loop.remove_signal_handler(number)
-                signal.signal(number, before[number])
-
-    def _interrupt(self) -> None:
-        if self.signal is not None:
-            complain("")
-            os._exit(codes.INTERRUPTED)
-        self.signal = signal.SIGINT
-        what = "parking" if self._detach else "cancelling"
-        complain(f"\ninterrupted: {what} the run (Ctrl-C again leaves at once)")
-        self._stop()
-
-    def _terminate(self) -> None:
-        self.signal = self.signal or signal.SIGTERM
-        self._stop()
-
-    def _stop(self) -> None:
+    def begin(self) -> None:
         """Begin what the signal asks for, once there is a run."""
+        self._is_wanted = True
         if self._stopping is None and self.run_id is not None:
-            parks = self._detach or self.signal != signal.SIGINT
+            parks = self._detach or self._signals.number != signal.SIGINT
             self._stopping = asyncio.ensure_future(self._park() if parks else self._cancel(self.run_id))
 
     async def _park(self) -> None:
         from treadle.service import GRACE_S
 
+        self._treadle.keeper.claim_no_more()
         await self._treadle.executor.park(GRACE_S)
 
     async def _cancel(self, run_id: str) -> None:
@@ -139,71 +122,89 @@ class _Interrupts:
             await self._stopping
 
 
+async def left(treadle: Treadle, runs: Sequence[Run]) -> set[str]:
+    """Give the ids of those runs whose walker is gone: `runs resume` goes on with them."""
+    held = [run for run in runs if run.walker is not None]
+    if not held:
+        return set()
+    from treadle.engine.lease import Watch
+
+    watch = Watch(treadle.clock, seconds=treadle.settings.lease_s)
+    known = await treadle.store.walkers()
+    alive = {walker.id for walker in known if not walker.is_dead and not watch.is_dead(walker)}
+    return {run.id for run in held if run.walker not in alive}
+
+
 async def attend(
-    treadle: Treadle, events: AsyncIterator[Event], sink: Sink, *, detach: bool = False, asks: bool = True
+    treadle: Treadle,
+    events: AsyncIterator[Event],
+    sink: Sink,
+    *,
+    signals: Signals,
+    detach: bool = False,
+    asks: bool = True,
 ) -> Walked:
     """Follow a run; where a person is there, ask for the outputs that it waits for and go on.
 
     Errors: those of the stream.
     """
-    walked = await follow(treadle, events, sink, detach=detach)
+    walked = await follow(treadle, events, sink, signals=signals, detach=detach)
     while asks and walked.run.status == "requires_action" and walked.signal is None and can_ask():
         try:
-            outputs = ask_outputs(walked.run.required_action)
+            outputs = ask_outputs(walked.run.required_action, signals=signals)
+        except Terminated:
+            return Walked(walked.run, signal.SIGTERM)
         except (KeyboardInterrupt, click.Abort):
-            complain("\ninterrupted: cancelling the run")
-            await treadle.runs.cancel(walked.run.id)
-            return Walked(await treadle.runs.get(walked.run.id), signal.SIGINT)
+            return await _give_up(treadle, walked.run, detach=detach)
         if outputs is None:
             break
         events = treadle.runs.submit_and_stream(walked.run.id, outputs)
-        walked = await follow(treadle, events, sink, detach=detach)
+        walked = await follow(treadle, events, sink, signals=signals, detach=detach)
     return walked
 
 
-def ask_outputs(calls: Sequence[ToolCall]) -> list[dict[str, str]] | None:
+async def _give_up(treadle: Treadle, run: Run, *, detach: bool) -> Walked:
+    """Cancel a run at whose question somebody pressed Ctrl-C; with `detach` it goes on waiting."""
+    if detach:
+        complain("\ninterrupted: the run goes on waiting")
+        return Walked(run, signal.SIGINT)
+    complain("\ninterrupted: cancelling the run")
+    await treadle.runs.cancel(run.id)
+    return Walked(await treadle.runs.get(run.id), signal.SIGINT)
+
+
+def ask_outputs(calls: Sequence[ToolCall], *, signals: Signals) -> list[dict[str, str]] | None:
     """Ask for the output of each call; None where one of them is left for later.
 
-    Errors: KeyboardInterrupt.
+    Errors: KeyboardInterrupt, Terminated.
     """
     outputs: list[dict[str, str]] = []
     for call in calls:
-        output = ask(f"    output of {lines.one_line(call.name)} (empty: later): ")
+        output = ask(f"    output of {lines.one_line(call.name)} (empty: later): ", signals=signals)
         if not output:
             return None
         outputs.append({"tool_call_id": call.id, "output": output})
     return outputs
 
 
-def ask(prompt: str) -> str | None:
+def ask(prompt: str, *, signals: Signals) -> str | None:
     """Ask a person for a line, with line editing; None at the end of input.
 
-    Errors: KeyboardInterrupt.
+    Errors: KeyboardInterrupt, Terminated.
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("readline")  # For what it does to input().
 
-    # Hazard: the event loop's own handler would only take note of the interrupt, and the line would go on.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if sys.stdout.isatty():
-            return input(prompt)
-        sys.stderr.write(prompt)
-        sys.stderr.flush()
-        return input()
+        with signals.asking():
+            if sys.stdout.isatty():
+                return input(prompt)
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+            return input()
     except EOFError:
         complain("")
         return None
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def die_of(walked: Walked) -> None:
-    """End this process by the signal that ended the walk, where it was no interrupt: its parent wants to know."""
-    if walked.signal is not None and walked.signal != signal.SIGINT:
-        sys.stdout.flush()
-        signal.signal(walked.signal, signal.SIG_DFL)
-        os.kill(os.getpid(), walked.signal)
 
 
 Command = Callable[[str], str]
@@ -223,7 +224,9 @@ async def report(
         given = "".join(f" --output {call.id}=…" for call in run.required_action)
         note(f"requires_action.  Later:  {command(f'runs submit {name}{given}')}", "yellow")
     elif run.status == "queued":
-        note(f"parked.  Go on:  {command(f'runs resume {name}')}", "yellow")
+        complain(f"parked {run.id}; go on: {command(f'runs resume {run.id}')}", "yellow")
+    elif run.status == "in_progress":
+        complain(f"{run.id} goes on in another process; look: {command(f'runs show {run.id}')}", "yellow")
     else:
         steps = await treadle.runs.steps(run.id)
         color = "dim" if run.status == "completed" else "yellow"
@@ -248,8 +251,6 @@ def _say_error(run: Run) -> None:
 
 def exit_code(walked: Walked) -> int:
     """Give the exit code of a run at rest."""
-    if walked.signal == signal.SIGINT:
-        return codes.INTERRUPTED
     if walked.signal is not None:
         return 128 + walked.signal
     error = walked.run.last_error

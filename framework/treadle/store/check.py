@@ -21,6 +21,10 @@ from treadle.store.queries import checks
 
 CODE = "TR068"
 
+_COUNTED = """
+SELECT (SELECT count(*) FROM threads), (SELECT count(*) FROM messages), (SELECT count(*) FROM runs)
+"""
+
 _STATUSES = (
     ("run", lifecycle.RUN, "SELECT id, status FROM runs"),
     ("run step", lifecycle.STEP, "SELECT path, status FROM steps"),
@@ -100,17 +104,11 @@ def _examine(connection: Connection, files: Path | None) -> Checked:
     # Invariant: one snapshot, so that what other processes write meanwhile looks like no contradiction.
     connection.execute("SAVEPOINT checking")
     try:
-        threads, messages, runs = (_count(connection, table) for table in ("threads", "messages", "runs"))
+        ((threads, messages, runs),) = connection.execute(_COUNTED).fetchall()
         found = (*_sound(connection), *_queried(connection), *_contents(connection, files))
         return Checked(threads, messages, runs, tuple(Finding(*one) for one in found))
     finally:
         connection.execute("RELEASE checking")
-
-
-def _count(connection: Connection, table: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - one of our own tables
-    assert row is not None
-    return int(row[0])
 
 
 def _sound(connection: Connection) -> Iterator[tuple[str, str, str]]:
