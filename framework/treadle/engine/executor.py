@@ -38,13 +38,16 @@ from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
 from treadle.steps.model_call import error_of, thread_tokens
 from treadle.steps.tool_call import UNKNOWN, refused, result_row
-from treadle.store.base import Blob, Checkpoint, Store
+from treadle.store.base import Blob, Checkpoint, Committed, Store
 from treadle.text import clean
 from treadle.tools.gate import delay_s, digest, failure, is_repeated
 
 logger = logging.getLogger("treadle.engine")
 
 MakePlan = Callable[[Run, Agent], Plan]
+
+RETRIES_S = (0.05, 0.3, 1.5)
+"""How long a walk waits before it tries a checkpoint again that the store could not write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,16 @@ class _Position:
     window: Window
     state: State
     began: float
+    begun: set[str] = field(default_factory=set[str])
+    n: int = 0
     calls: dict[int, tuple[ToolCall, ...]] = field(default_factory=dict[int, tuple[ToolCall, ...]])
+
+
+    def take_n(self) -> int:
+        """Give the next place in the journal."""
+        n = max(self.n, self.state.n)
+        self.n = n + 1
+        return n
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +110,7 @@ class _Walk(_Position):
     plan: Plan
     attempts: dict[str, int] = field(default_factory=dict[str, int])
     output: Any = None
-    failed_attempts: list[Step] = field(default_factory=list[Step])
+    output_bytes: int = 0
 
     def fit(self, budget_tokens: int) -> Sequence[Message]:
         """Give the rows to send."""
@@ -110,6 +122,7 @@ class _Handle:
     """What the outside may do to a walk: ask it to stop."""
 
     task: asyncio.Task[Any] | None = None
+    begun: set[str] = field(default_factory=set[str])
     is_cancelled: bool = False
     is_parking: bool = False
     is_lost: bool = False
@@ -128,6 +141,7 @@ class _Started:
     context: StepContext
     started_ms: int
     n: int
+    begun: Step | None = None
 
 
 class _Teller:
@@ -191,9 +205,10 @@ class Executor:
         handle = self._handles.get(run_id)
         if handle is None:
             return False
-        handle.is_cancelled = True
-        if handle.task is not None:
+        # Once is enough: a second interruption would reach the walk while it writes how it ended.
+        if not handle.is_cancelled and handle.task is not None:
             handle.task.cancel()
+        handle.is_cancelled = True
         return True
 
     async def park(self, grace_s: float) -> None:
@@ -230,7 +245,7 @@ class Executor:
         try:
             return await self._execute(run, handle, prepared)
         except LeaseLost:
-            return await self._after_loss(run)
+            return await self._after_loss(run, handle.begun)
         finally:
             self._handles.pop(run.id, None)
             self._stream.end(run.id)
@@ -241,6 +256,7 @@ class Executor:
         try:
             if not handle.is_stopping:
                 walk = await self._open(run, began, prepared)
+                walk.begun = handle.begun
                 while not handle.is_stopping:
                     if await self._advance(walk):
                         return _with_output(walk)
@@ -281,7 +297,20 @@ class Executor:
         for step in steps:
             if step.status == "failed" and step.edge == "retry":
                 walk.attempts[step.path] = step.attempt
+        if steps and plan.spec.limits.max_output_bytes is not None:
+            walk.output_bytes = await self._given_bytes(run, steps)
         return walk
+
+    async def _given_bytes(self, run: Run, steps: Sequence[Step]) -> int:
+        """Give how much the run's tools have given so far."""
+        total = 0
+        for step in steps:
+            if step.kind == "tool_call" and (seq := step.message_seq) is not None:
+                rows = await self._store.rows(
+                    run.tenant, run.thread_id, after=seq - 1, before=seq + 1, limit=1
+                )
+                total += utf8_bytes(rows[0].text or "")
+        return total
 
     async def _advance(self, walk: _Walk) -> bool:
         """Run what is ready and commit it; tell whether the walk is over."""
@@ -289,14 +318,16 @@ class Executor:
         interrupted = [o for o in state.open if o[1].edge == "dispatched"]
         if interrupted:
             return await self._settle_unknown(walk, interrupted)
-        if not state.ready:
+        granted = [o for o in state.open if o[1].edge == "approved"]
+        if not state.ready and not granted:
             return await self._wait(walk) if state.open else await self._end(walk, "completed")
         breach = self._breach(walk)
         if breach == "expires_at":
             return await self._end(walk, "expired")
         if breach is not None:
             return await self._end(walk, "incomplete", reason=breach)
-        started = [await self._start(walk, a, i) for i, a in enumerate(state.ready)]
+        ready: list[tuple[Activation, Step | None]] = [*((a, None) for a in state.ready), *granted]
+        started = [await self._start(walk, a, i, begun) for i, (a, begun) in enumerate(ready)]
         done: list[tuple[_Started, Effects]] = []
         intents: list[tuple[_Started, Intent]] = []
         for step in started:
@@ -338,7 +369,9 @@ class Executor:
 
     # -- one step --------------------------------------------------------------------------------------------
 
-    async def _start(self, walk: _Walk, activation: Activation, place: int) -> _Started:
+    async def _start(
+        self, walk: _Walk, activation: Activation, place: int, begun: Step | None = None
+    ) -> _Started:
         run = walk.run
         node = walk.graph.node[activation.node]
         call = await self._call_of(walk, activation) if node.kind == "tool_call" else None
@@ -360,8 +393,13 @@ class Executor:
             call_index=activation.item,
             call=call,
             next_seq=walk.window.next_seq + place,
+            attempt=walk.attempts.get(activation.path, 0) + 1,
+            decision=begun.decision if begun is not None else None,
+            has_spoken=lambda: isinstance(emit, _Teller) and emit.has_spoken,
         )
-        return _Started(activation, context, self._clock.now_ms(), walk.state.n + place)
+        if begun is not None:
+            return _Started(activation, context, begun.started_ms, begun.n, begun)
+        return _Started(activation, context, self._clock.now_ms(), walk.take_n())
 
     def _announce(
         self, walk: _Walk, activation: Activation, kind: StepKind, call: ToolCall | None
@@ -418,39 +456,38 @@ class Executor:
         if left is not None and left[0] <= 0:
             return _out_of_time(step, left[1])
         bound = asyncio.timeout(left[0]) if left is not None else None
+        walk.begun.add(step.activation.path)
         try:
             if bound is None:
-                return await perform(step.context, intent)
-            async with bound:
-                return await perform(step.context, intent)
-        except ProviderError as e:
-            return await self._again(walk, step, intent, e)
+                effects = await perform(step.context, intent)
+            else:
+                async with bound:
+                    effects = await perform(step.context, intent)
         except Exception as e:
             if left is not None and bound is not None and bound.expired():
                 return _out_of_time(step, left[1])
             logger.exception("step %s of run %s broke", step.activation.path, walk.run.id)
             error = _error_of(e)
             return _broken(step, error, ("failed", error.code))
+        if effects.again_s is None:
+            return effects
+        return await self._again(walk, step, intent, effects)
 
-    async def _again(self, walk: _Walk, step: _Started, intent: Intent, error: ProviderError) -> Effects:
-        """Try a model call again, as its retry rule says; each failed attempt is a step of its own.
-
-        What a reader has seen of a reply is never taken back: a call that has spoken is not repeated.
-        """
-        retry, path = walk.plan.spec.retry, step.activation.path
-        attempt = walk.attempts.get(path, 0) + 1
-        code = error.kind
-        has_spoken = isinstance(step.context.emit, _Teller) and step.context.emit.has_spoken
-        if retry is None or attempt >= retry.max_attempts or has_spoken or not is_repeated(retry, code):
-            return Effects(status="failed", last_error=error_of(error), ends=("failed", code))
-        failed = Effects(status="failed", edge="retry", last_error=error_of(error))
-        walk.failed_attempts.append(_step(walk, step, failed, None, ended_ms=self._clock.now_ms()))
-        walk.attempts[path] = attempt
-        wait_s = max(error.retry_after_s or 0.0, delay_s(retry, attempt, of=f"{walk.run.id}/{path}"))
+    async def _again(self, walk: _Walk, step: _Started, intent: Intent, failed: Effects) -> Effects:
+        """Write down a failed attempt, wait, and make the next one."""
+        path = step.activation.path
+        row = _step(walk, step, failed, None, ended_ms=self._clock.now_ms())
+        await self._commit(walk, Checkpoint(walk.run, steps=[row]))
+        walk.state = scheduler.fold(walk.graph, walk.state, row)
+        walk.attempts[path] = row.attempt
+        walk.begun.discard(path)
         left = self._left(walk)
+        wait_s = failed.again_s or 0.0
         await self._clock.sleep(wait_s if left is None else max(0.0, min(wait_s, left[0])))
         step.started_ms = self._clock.now_ms()
-        step.n += 1
+        step.n = walk.take_n()
+        step.begun = None
+        step.context = step.context._replace(attempt=row.attempt + 1)
         return await self._perform(walk, step, intent)
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -479,8 +516,7 @@ class Executor:
 
         Errors: StatementError, with nothing written.
         """
-        steps: list[Step] = walk.failed_attempts
-        walk.failed_attempts = []
+        steps: list[Step] = []
         messages: list[Message] = []
         events: list[Event] = []
         blobs: list[Blob] = []
@@ -567,12 +603,24 @@ class Executor:
 
     async def _commit(self, walk: _Position, checkpoint: Checkpoint) -> None:
         is_followed = self._stream.is_followed(walk.run.id)
-        committed = await self._store.commit(checkpoint._replace(is_followed=is_followed))
+        committed = await self._keep(checkpoint._replace(is_followed=is_followed))
         walk.run = committed.run
         if is_followed:
             self._stream.publish(walk.run.id, committed.events)
         if committed.promoted is not None and self.on_promoted is not None:
             self.on_promoted(committed.promoted)
+
+    async def _keep(self, checkpoint: Checkpoint) -> Committed:
+        """Write a checkpoint, again where the store failed for a moment: a commit that failed has not happened."""
+        for wait_s in RETRIES_S:
+            try:
+                return await self._store.commit(checkpoint)
+            except StoreError as e:
+                if not e.retryable:
+                    raise
+                logger.warning("a checkpoint of run %s is tried again: %s", checkpoint.run.id, e.message)
+            await self._clock.sleep(wait_s)
+        return await self._store.commit(checkpoint)
 
     async def _wait(self, walk: _Walk) -> bool:
         """Stop at `requires_action`: the calls that are left are the client's."""
@@ -736,7 +784,7 @@ class Executor:
         """Give the run back, so that whoever claims it next goes on from the last checkpoint."""
         changes = {"walked_ms": run.walked_ms + int((self._clock.monotonic() - began) * 1000)}
         event = Event(run.id, "thread.run.queued", run.id, {"parked": True})
-        committed = await self._store.commit(Checkpoint(run, "queued", changes, events=[event]))
+        committed = await self._keep(Checkpoint(run, "queued", changes, events=[event]))
         self._stream.publish(run.id, committed.events)
         return committed.run
 

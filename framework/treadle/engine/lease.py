@@ -105,7 +105,10 @@ class Lease:
             return
         self._stop()
         self._stop = None
-        await self._store.retire(self._name)
+        try:
+            await self._store.retire(self._name)
+        except StoreError as e:
+            logger.warning("what %s holds is free only when its lease is over: %s", self._name, e.message)
 
 
 class Watch:

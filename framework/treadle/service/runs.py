@@ -63,6 +63,7 @@ class Runs:
         """Take the composition root."""
         self._treadle = treadle
         self._walks: dict[str, asyncio.Task[Run]] = {}
+        self._broken: dict[str, BaseException] = {}
         self._shared: dict[tuple[str, str, int], Prepared] = {}
         self._graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = {}
 
@@ -183,6 +184,7 @@ class Runs:
     def walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
         """Walk a run that this process has claimed, in the background."""
         task = self._treadle.executor.begin(run, prepared)
+        self._broken.pop(run.id, None)
         self._walks[run.id] = task
         task.add_done_callback(lambda done: self._ended(run.id, done))
         if self._treadle.store.is_shared:
@@ -192,8 +194,13 @@ class Runs:
     def _ended(self, run_id: str, task: asyncio.Task[Run]) -> None:
         if self._walks.get(run_id) is task:
             del self._walks[run_id]
-        if task.cancelled() or task.exception() is not None:
-            return  # A failed walk is told to whoever waits for it, and needs no other reader.
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            # It is told to whoever waits, and the run is taken up again once the store lets it.
+            self._broken[run_id] = error
+            self._treadle.keeper.take(run_id)
+            return
         if task.result().status == "in_progress":
             # Its lease was lost; whoever has it now may die as well.
             self._treadle.keeper.take(run_id)
@@ -228,6 +235,8 @@ class Runs:
                 run = await self.get(run_id)
                 if is_terminal(run.status) or run.status == "requires_action":
                     return run
+                if run.walker == self._treadle.executor.lease.id and (error := self._broken.get(run_id)):
+                    raise error
                 await self._treadle.store.changed(WATCH_S)
 
     async def stream(

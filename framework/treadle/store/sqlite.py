@@ -160,7 +160,7 @@ class SqliteStore:
             migrate(connection, name=self._name)
         except BaseException as e:
             if connection is not None:
-                connection.close()
+                self._let_go(connection)
             translated = _translate(e, self._name)
             if translated is not e:
                 raise translated from e
