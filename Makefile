@@ -5,6 +5,7 @@
 #   make check    the same checks; installs only when pyproject.toml changed
 #   make format   put the sources into the house's format
 #   make bench    measure, against a hand-written floor in the same process
+#   make crash    kill processes at every point until SECONDS are over, and look at what is left
 #   make clean    remove what the others made
 
 VENV ?= .venv
@@ -22,7 +23,7 @@ SOURCES := framework tests examples
 # How many processes run the tests; 0 is this one.
 JOBS ?= 0
 
-.PHONY: demo test check format bench clean python
+.PHONY: demo test check format bench crash clean python
 
 demo: $(VENV)/.installed
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
@@ -46,6 +47,12 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py
+
+# How long the crashes go on.
+SECONDS ?= 3600
+
+crash: $(VENV)/.installed-dev
+	$(BIN)/python -m treadle.testing.crash --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -79,7 +79,7 @@ async def drive(place) -> None:
         model="scripted", tools=[FunctionTool(name="count", runs="server", effect="pure")]
     )
     thread = await place.thread("Count!")
-    await place.finish(await place.run(thread, agent))
+    await place.finish(await place.first_run(thread, agent))
 
 
 def is_counted_once(outcome):
@@ -92,7 +92,7 @@ async def drive_without_looking(place) -> None:
         model="scripted", tools=[FunctionTool(name="count", runs="server", effect="pure")]
     )
     thread = await place.treadle.threads.create(messages=[{"content": "Count!"}])
-    await place.finish(await place.run(thread, agent))
+    await place.finish(await place.first_run(thread, agent))
 
 
 async def drive_into_a_wall(place) -> None:
@@ -159,7 +159,7 @@ def test_the_plugin_kills_an_agent_of_ones_own(tmp_path) -> None:
             async def drive(place):
                 agent = await place.agent(model="scripted")
                 thread = await place.thread("How are you?")
-                await place.finish(await place.run(thread, agent))
+                await place.finish(await place.first_run(thread, agent))
 
             FINE = Scenario(name="fine", setup=setup, drive=drive)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import json
+import logging
 import sys
 import traceback
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def live(life: Life) -> None:
     Shapes: at the end there is a report: `wrongs` (sentences), `reading`, and of the life that is the reference
     `modules`, what it imported.
     """
+    logging.getLogger().addHandler(logging.FileHandler(life.folder / "log.txt", delay=True))
     with (life.folder / f"stuck-{life.number}.txt").open("w") as stuck:
         faulthandler.dump_traceback_later(LIFETIME_S, exit=True, file=stuck)
         try:
@@ -79,14 +81,14 @@ async def _live(life: Life) -> dict[str, Any]:
     )
     options = {
         "settings": Settings(), "project": Project(ProjectSpec.model_construct(), life.folder), "clock": place.clock,
-        **scenario.setup(place),
+        "walk": True, **scenario.setup(place),
     }  # fmt: skip
     opening = points.before("open")
     store = watch_store(open_store(f"sqlite:///{life.folder / 'treadle.db'}"), points)
     points.after(opening)
     async with WatchedTreadle(store, points=points, **options) as treadle:
         place.opened = treadle
-        await _take_over(treadle)
+        await treadle.recover()
         await scenario.drive(place)
         await treadle.runs.settle()
         outcome = await _look(place)
@@ -94,21 +96,6 @@ async def _live(life: Life) -> dict[str, Any]:
     compared = life.reference if scenario.compares else None
     found += [*wrongs(outcome, compared), *store_wrongs(outcome), *scenario.holds(outcome)]
     return {"wrongs": found, "reading": reading(outcome)}
-
-
-async def _take_over(treadle: WatchedTreadle) -> None:
-    """Go on with what a process that is gone has left."""
-    from treadle.objects.event import Event
-    from treadle.store.base import Checkpoint
-
-    for run in await treadle.runs.list(limit=1000, order="asc"):
-        if run.status == "cancelling":
-            await treadle.runs.cancel(run.id)
-        if run.status == "in_progress":
-            events = [Event(run.id, "thread.run.queued", run.id)]
-            await treadle.store.commit(Checkpoint(run, "queued", {}, events=events))
-        if run.status in ("in_progress", "queued"):
-            await treadle.runs.resume(run.id)
 
 
 async def _look(place: Place) -> Outcome:

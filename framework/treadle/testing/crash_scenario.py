@@ -91,10 +91,19 @@ class Place:
         found = await self.treadle.threads.list(limit=1)
         return found[0] if found else await self.treadle.threads.create(messages=[{"content": text}])
 
-    async def run(self, thread: Thread, agent: Agent, **fields: Any) -> Run:
-        """Give the thread's run, made where there is none."""
-        found = await self.treadle.runs.list(thread.id, limit=1)
+    async def first_run(self, thread: Thread, agent: Agent, **fields: Any) -> Run:
+        """Give the thread's first run, made where there is none."""
+        found = await self.treadle.runs.list(thread.id, limit=1, order="asc")
         return found[0] if found else await self.treadle.runs.create(thread.id, agent=agent, **fields)
+
+    async def another_turn(self, thread: Thread, agent: Agent, text: str) -> Run:
+        """Say something more when all is over, once, and give the finished run: the thread takes another turn."""
+        said = await self.treadle.messages.list(thread.id, limit=100)
+        if not any(message.plain == text for message in said):
+            await self.treadle.messages.create(thread.id, content=text)
+        runs = await self.treadle.runs.list(thread.id, limit=2)
+        run = runs[0] if len(runs) == 2 else await self.treadle.runs.create(thread.id, agent=agent)
+        return await self.finish(run)
 
     async def finish(self, run: Run, output: Callable[[str, str], str] | None = None) -> Run:
         """Wait until a run has ended; `output` gives what a client's function gives, by its name and arguments."""

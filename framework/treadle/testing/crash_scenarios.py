@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ from treadle.errors import ProviderError
 from treadle.objects.tool import Effect, FunctionTool, Retry
 from treadle.providers.base import ModelRequest
 from treadle.providers.scripted import ScriptedProvider, ScriptEntry
+from treadle.store.connection import connect
 from treadle.testing.crash_scenario import Outcome, Place, Scenario
+from treadle.tools.transaction import Transaction
 
 Replies = Callable[[ModelRequest], ScriptEntry]
 
@@ -42,7 +45,7 @@ async def _one_turn(place: Place, *tools: FunctionTool, **spec: Any) -> None:
     """Say one thing, and wait for the answer; a client's function answers with what it was asked."""
     agent = await place.agent(model="scripted", tools=tools, **spec)
     thread = await place.thread(place.words("user"))
-    run = await place.run(thread, agent)
+    run = await place.first_run(thread, agent)
     await place.finish(run, lambda name, arguments: f"{name}: {arguments}")
 
 
@@ -257,15 +260,18 @@ STREAMING = Scenario(
 # -- a run that its client wants no more ------------------------------------------------------------------------------
 
 
+_MORE = "Now something else."
+
+
 def _cancel(place: Place) -> Mapping[str, Any]:
     async def dig(depth: int) -> str:
         """Dig until somebody says stop."""
-        import asyncio
-
         await asyncio.Event().wait()
         return f"dug {depth}"
 
     def reply(request: ModelRequest) -> ScriptEntry:
+        if request.messages[-1].plain == _MORE:
+            return place.words("answer")
         return _calls(*(("dig", {"depth": len(request.messages) + n}) for n in range(calls)))
 
     calls = 1 + place.draw(3, "calls")
@@ -273,33 +279,113 @@ def _cancel(place: Place) -> Mapping[str, Any]:
 
 
 async def _drive_cancel(place: Place) -> None:
-    import asyncio
-
     runs = place.treadle.runs
     agent = await place.agent(model="scripted", tools=[_tool("dig", "once")])
     thread = await place.thread(place.words("user"))
-    run = await place.run(thread, agent)
+    run = await place.first_run(thread, agent)
     while not any(step.is_open for step in await runs.steps(run.id)):
         if (await runs.get(run.id)).status != "in_progress":
             break
         await asyncio.sleep(0)
     if (await runs.get(run.id)).status == "in_progress":
         await runs.cancel(run.id)
-        place.receiver.note("cancelled", run=run.id)
     await place.finish(run)
+    await place.another_turn(thread, agent, _MORE)
 
 
 def _is_cancelled(outcome: Outcome) -> Iterable[str]:
-    for lived in (lived for c in outcome.threads for lived in c.runs):
-        if lived.run.status != "cancelled":
-            yield f"{lived.run.id} was to be cancelled, and is {lived.run.status}"
+    statuses = [lived.run.status for c in outcome.threads for lived in c.runs]
+    if statuses != ["cancelled", "completed"]:
+        yield f"the first run was to be cancelled and the next to be completed: {statuses}"
 
 
 CANCEL = Scenario(name="cancel", setup=_cancel, drive=_drive_cancel, holds=_is_cancelled, compares=False)
 
 
+# -- a run whose client does not come back in time --------------------------------------------------------------------
+
+
+def _expiry(place: Place) -> Mapping[str, Any]:
+    def reply(request: ModelRequest) -> ScriptEntry:
+        if request.messages[-1].plain == _MORE:
+            return place.words("answer")
+        return _calls(("ask", {}), ("ask", {"again": True}))
+
+    return {"providers": _model(reply)}
+
+
+async def _drive_expiry(place: Place) -> None:
+    agent = await place.agent(model="scripted", tools=[_ASK])
+    thread = await place.thread(place.words("user"))
+    run = await place.finish(await place.first_run(thread, agent, ttl="10m"))
+    if run.status == "requires_action":
+        place.clock.advance(3600)
+        await place.treadle.recover()
+        await place.finish(run)
+    await place.another_turn(thread, agent, _MORE)
+
+
+EXPIRY = Scenario(name="expiry", setup=_expiry, drive=_drive_expiry)
+
+
+# -- a function that writes in its step's own transaction ------------------------------------------------------------------
+
+
+def _transactional(place: Place) -> Mapping[str, Any]:
+    async def save(name: str, tx: Transaction, idempotency_key: str) -> str:
+        """Save a name."""
+        await place.turns("save", name)
+        tx.execute("CREATE TABLE IF NOT EXISTS saved (name TEXT, key TEXT)")
+        tx.execute("INSERT INTO saved VALUES (?, ?)", (name, idempotency_key))
+        return f"saved {name}"
+
+    calls = [("save", {"name": f"{n} {place.words(n)}"}) for n in range(1 + place.draw(3, "calls"))]
+    return {"tools": [save], "providers": _model(_in_turn(_calls(*calls), place.words("answer")))}
+
+
+async def _drive_transactional(place: Place) -> None:
+    await _one_turn(place, _tool("save", "transactional"))
+
+
+def _saved_exactly_once(outcome: Outcome) -> Iterable[str]:
+    connection = connect(outcome.place.folder / "treadle.db")
+    try:
+        saved = sorted(str(row[0]) for row in connection.execute("SELECT name FROM saved"))
+    finally:
+        connection.close()
+    asked = [f"{n} {outcome.place.words(n)}" for n in range(1 + outcome.place.draw(3, "calls"))]
+    if saved != asked:
+        yield f"{asked} were to be saved, and {saved} are"
+
+
+TRANSACTIONAL = Scenario(
+    name="transactional", setup=_transactional, drive=_drive_transactional, holds=_saved_exactly_once
+)
+
+
+# -- texts that are kept beside the rows ------------------------------------------------------------------------------------
+
+
+def _large(place: Place) -> Mapping[str, Any]:
+    def read(pages: int) -> str:
+        """Read many pages."""
+        return f"{place.words('page')}\n" * pages
+
+    replies = _in_turn(_calls(("read", {"pages": 100_000})), place.words("answer"))
+    return {"tools": [read], "providers": _model(replies)}
+
+
+async def _drive_large(place: Place) -> None:
+    agent = await place.agent(model="scripted", tools=[_tool("read", "pure")])
+    thread = await place.thread(place.words("user") * 40_000)
+    await place.finish(await place.first_run(thread, agent))
+
+
+LARGE = Scenario(name="large", setup=_large, drive=_drive_large)
+
+
 SCENARIOS: Sequence[Scenario] = (
-    PLAIN, ROUNDS, PARALLEL, CLIENT, CANCEL, RETRY, ONCE, IDEMPOTENT, STREAMING,
+    PLAIN, ROUNDS, PARALLEL, CLIENT, CANCEL, EXPIRY, RETRY, ONCE, IDEMPOTENT, TRANSACTIONAL, STREAMING, LARGE,
 )  # fmt: skip
 """All of them; `python -m treadle.testing.crash` goes through them."""
 
