@@ -246,6 +246,21 @@ async def test_a_run_that_is_being_cancelled_by_a_dead_walker_ends_cancelled(wor
         assert (await second.runs.get(run.id)).status == "cancelled"
 
 
+async def test_two_sweeps_of_one_process_end_a_run_once(workshop):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    store = SqliteStore(workshop.path)
+    await store.commit(Checkpoint(run, "cancelling"))
+    await store.close()
+    other.advance(16)
+    second = workshop.open(["x"], clock=other)
+    swept = await asyncio.gather(second.recover(), second.recover())
+    assert sum(s.cancelled for s in swept) == 1
+    names = [event.name for event in await second.store.events("default", run.id)]
+    assert names.count("thread.run.cancelled") == 1
+    assert names[-1] == "thread.run.cancelled"
+
+
 async def test_an_expired_run_ends_expired_whoever_looks(workshop):
     mine, other = frozen_pair()
     _, run = await left_behind(workshop, mine)

@@ -214,6 +214,8 @@ class Keeper:
     async def _hold(self, due: Due) -> Run:
         """Give a run that nobody else writes to: what a walker left is fenced off first."""
         run = await self._store.get(Run, due.tenant, due.id)
+        if run.rev != due.rev:
+            raise LeaseLost(f"run {run.id} has moved on")
         if run.walker is None:
             return run
         return await self._claim(due)

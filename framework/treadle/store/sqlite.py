@@ -1119,6 +1119,8 @@ class SqliteStore:
             self._last.pop(no, None)
             now = f"is {head[1]} with fence {head[0]}" if head else "is gone"
             raise LeaseLost(f"run {run.id} {now}; this walker had it {run.status} with fence {run.fence}")
+        if is_terminal(run.status) and cp.status in (None, run.status):
+            raise StateError(f"run {run.id} has ended, and takes no more", status=run.status, event="commit")
         if cp.statements:
             statements.run(self._writer, cp.statements)
         for blob in cp.blobs:

@@ -109,7 +109,9 @@ class Walked:
         """Make an agent, a thread with one message, and a run of it that walker w holds."""
         agent, graph, thread = an_agent(tenant=tenant), a_graph(), a_thread(tenant=tenant)
         run = a_run(agent, thread, graph)
-        stored = await store.insert(tenant, agent, graph, thread, a_message(thread), run, claim_by=Walker("w"))
+        stored = await store.insert(
+            tenant, agent, graph, thread, a_message(thread), run, claim_by=Walker("w")
+        )
         return cls(store, agent, graph, thread, cast("Run", stored[-1]))
 
     async def commit(self, status: str | None = None, **parts: Any) -> Committed:
@@ -472,7 +474,8 @@ class StoreContract:
         run = a_run(agent, thread, graph)
         await store.insert(TENANT, agent, graph, thread, run)
         done = await asyncio.gather(
-            *(store.claim(TENANT, run.id, Walker(f"w{n}"), now_ms=7) for n in range(5)), return_exceptions=True
+            *(store.claim(TENANT, run.id, Walker(f"w{n}"), now_ms=7) for n in range(5)),
+            return_exceptions=True,
         )
         (won,) = [d for d in done if isinstance(d, Committed)]
         assert sum(isinstance(d, LeaseLost) for d in done) == 4
@@ -755,6 +758,20 @@ class StoreContract:
             await walked.commit(
                 status, steps=[a_step(walked.run, 0, status="cancelled")], changes={"ended_ms": 9}
             )
+
+    @on_a_store
+    async def test_nothing_is_written_to_a_run_that_has_ended(self, store: Store) -> None:
+        """Not even by somebody who knows that it has: its end is its last event."""
+        for status in sorted(lifecycle.TERMINAL):
+            walked = await Walked.begin(store)
+            if status == "cancelled":
+                await walked.commit("cancelling")
+            await walked.commit(status, changes={"ended_ms": 9})
+            before = await store.events(TENANT, walked.run.id)
+            for move in (status, None):
+                with pytest.raises(StateError):
+                    await walked.commit(move, events=[Event(walked.run.id, "thread.run.cancelling")])
+            assert await store.events(TENANT, walked.run.id) == before
 
     @on_a_store
     async def test_a_run_ends_with_no_open_call(self, store: Store) -> None:
