@@ -29,7 +29,7 @@ from treadle.objects.thread import Thread
 from treadle.providers.base import Delta, Emit, ModelReply, ModelRequest, Provider
 from treadle.service import Treadle
 from treadle.steps.base import Plan
-from treadle.store.base import Blob, Checkpoint, Graph, Store
+from treadle.store.base import Blob, Checkpoint, Committed, Graph, Store
 from treadle.testing.receiver import Receiver
 from treadle.tools.base import BoundTool
 
@@ -162,6 +162,7 @@ def _remember(receiver: Receiver, call: str, args: tuple[Any, ...], result: Any)
             "status": checkpoint.status,
             "open": [s.path for s in checkpoint.steps if s.is_open],
             "done": [s.path for s in checkpoint.steps if not s.is_open and s.edge != "retry"],
+            "events": [[event.seq, event.name] for event in cast("Committed", result).events],
         }
     elif call == "insert":
         rows = [r for r in cast("tuple[Any, ...]", result) if isinstance(r, Message) and r.seq]

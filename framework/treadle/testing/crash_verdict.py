@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from treadle.engine.scheduler import fold_all
@@ -24,31 +25,43 @@ UNKNOWN = "outcome unknown"
 SETTLED = (UNKNOWN, "not executed")
 """What the result of a call says that may never have been made."""
 
-Reading = list[list[list[Any]]]
-"""Threads as they read, without ids and times; JSON."""
+Reading = list[dict[str, list[Any]]]
+"""Threads as they read, without ids and times: `rows`, and `runs` with status, tokens and journal; JSON."""
+
+
+_NONE: Sequence[Any] = ()
 
 
 def reading(outcome: Outcome) -> Reading:
     """Give what can be read in the threads, in an order that does not depend on which parallel call was quicker."""
-    return [_rows(conversation) for conversation in outcome.threads]
+    return [
+        {"rows": _rows(conversation.rows), "runs": [_course(lived) for lived in conversation.runs]}
+        for conversation in outcome.threads
+    ]
 
 
-def _rows(conversation: Conversation) -> list[list[Any]]:
+def _rows(rows: Sequence[Message]) -> list[Any]:
     def place(row: Message) -> tuple[int, int]:
         return (row.reply_seq, 1 + (row.call_index or 0)) if row.reply_seq else (row.seq, 0)
 
-    rows = [
+    return [
         [row.role, row.status, row.text, [[c.name, c.arguments] for c in row.tool_calls], row.call_index]
-        for row in sorted(conversation.rows, key=place)
+        for row in sorted(rows, key=place)
     ]
-    return [*rows, ["runs", *(lived.run.status for lived in conversation.runs)]]
+
+
+def _course(lived: Lived) -> list[Any]:
+    usage = lived.run.usage
+    tokens = [usage.prompt_tokens, usage.completion_tokens] if usage else []
+    steps = sorted([s.path, s.kind, s.status] for s in lived.steps if s.edge != "retry")
+    return [lived.run.status, steps, tokens]
 
 
 def wrongs(outcome: Outcome, reference: Reading | None) -> Iterator[str]:
     """Give everything that is wrong with an outcome, whatever the scenario."""
     for conversation in outcome.threads:
         for lived in conversation.runs:
-            yield from _run(lived)
+            yield from _run(lived, outcome.notes)
             yield from _effects(lived, conversation.rows, outcome.notes)
         yield from _models(conversation, outcome.notes)
         yield from _kept(conversation, outcome.notes)
@@ -77,8 +90,9 @@ def store_wrongs(outcome: Outcome) -> list[str]:
     return [f"the store: {p.message} ({p.node})" for p in check(outcome.place.folder / "treadle.db")]
 
 
-def _run(lived: Lived) -> Iterator[str]:
+def _run(lived: Lived, notes: Sequence[Note]) -> Iterator[str]:
     run = lived.run
+    stored = [n for n in notes if n["what"] == "stored" and n.get("run") == run.id]
     if not is_terminal(run.status):
         yield f"{run.id} has not ended: it is {run.status}, walked by {run.walker}"
     seqs = [event.seq for event in lived.events]
@@ -87,6 +101,15 @@ def _run(lived: Lived) -> Iterator[str]:
     ends = [event.name for event in lived.events if event.name in ENDS]
     if is_terminal(run.status) and (ends != [f"thread.run.{run.status}"] or lived.events[-1].name != ends[0]):
         yield f"{run.id} is {run.status}, and its events end with {[e.name for e in lived.events][-3:]}"
+    for status in (note["status"] for note in stored):
+        if status is not None and is_terminal(status) and status != run.status:
+            yield f"{run.id} had ended {status}, and is {run.status} now"
+        if status == "cancelling" and run.status != "cancelled":
+            yield f"a cancel of {run.id} was accepted, and it is {run.status}"
+    named = {event.seq: event.name for event in lived.events}
+    for seq, name in (event for note in stored for event in note["events"]):
+        if named.get(seq) != name:
+            yield f"event {seq} of {run.id} was {name}, and is {named.get(seq)} now"
 
 
 def _effects(lived: Lived, rows: Sequence[Message], notes: Sequence[Note]) -> Iterator[str]:
@@ -188,12 +211,23 @@ def _differences(outcome: Outcome, reference: Reading) -> Iterator[str]:
         for tool in lived.tools.values()
         if tool.effect == "once" and not tool.is_client_side
     }
-    for rows, expected in zip(found, reference, strict=True):
-        for at, (row, other) in enumerate(zip(rows, expected, strict=False)):
-            if row != other and not _is_excused(row, other, rows[:at], once):
+    for thread, expected in zip(found, reference, strict=True):
+        rows, others = thread["rows"], expected["rows"]
+        is_excused = False
+        for at, (row, other) in enumerate(zip(rows, others, strict=False)):
+            if row == other:
+                continue
+            if _is_excused(row, other, rows[:at], once):
+                is_excused = True
+            else:
                 yield f"row {at + 1} reads {_short(row)}, without a crash {_short(other)}"
-        if len(rows) != len(expected):
-            yield f"the thread has {len(rows) - 1} rows, without a crash {len(expected) - 1}"
+        if len(rows) != len(others):
+            yield f"the thread has {len(rows)} rows, without a crash {len(others)}"
+        # What a model reads costs what it reads: another result, another count.
+        parts = 2 if is_excused else 3
+        for run, other in zip_longest(thread["runs"], expected["runs"], fillvalue=_NONE):
+            if run[:parts] != other[:parts]:
+                yield f"a run went like {_short(run)}, without a crash {_short(other)}"
 
 
 def _is_excused(
@@ -208,7 +242,7 @@ def _is_excused(
 
 def _short(row: Sequence[Any]) -> str:
     text = repr(list(row))
-    return text if len(text) <= 160 else f"{text[:157]}…"
+    return text if len(text) <= 300 else f"{text[:297]}…"
 
 
 def summary(notes: Sequence[Mapping[str, Any]]) -> list[str]:
