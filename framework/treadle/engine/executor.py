@@ -25,7 +25,7 @@ from treadle.engine.lease import Lease
 from treadle.engine.scheduler import Activation, State
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
-from treadle.errors import LeaseLost, ProviderError, StatementError, StoreError, TreadleError
+from treadle.errors import LeaseLost, StatementError, StoreError, TreadleError
 from treadle.graph.nodes import StepGraph
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
@@ -36,11 +36,11 @@ from treadle.objects.run_step import Step, StepKind
 from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
-from treadle.steps.model_call import error_of, thread_tokens
-from treadle.steps.tool_call import UNKNOWN, refused, result_row
+from treadle.steps.model_call import thread_tokens
+from treadle.steps.tool_call import refused, result_row, unsettled
 from treadle.store.base import Blob, Checkpoint, Committed, Store
-from treadle.text import clean
-from treadle.tools.gate import delay_s, digest, failure, is_repeated
+from treadle.text import clean, utf8_bytes
+from treadle.tools.gate import digest, failure
 
 logger = logging.getLogger("treadle.engine")
 
@@ -94,7 +94,6 @@ class _Position:
     begun: set[str] = field(default_factory=set[str])
     n: int = 0
     calls: dict[int, tuple[ToolCall, ...]] = field(default_factory=dict[int, tuple[ToolCall, ...]])
-
 
     def take_n(self) -> int:
         """Give the next place in the journal."""
@@ -504,11 +503,11 @@ class Executor:
     async def _checkpoint(self, walk: _Walk, done: Sequence[tuple[_Started, Effects]]) -> bool:
         """Write what steps gave; where a tool's own statements are refused, write that it failed instead."""
         while True:
-            state, output, failed = walk.state, walk.output, list(walk.failed_attempts)
+            state, output, given = walk.state, walk.output, walk.output_bytes
             try:
                 return await self._write(walk, done)
             except StatementError as e:
-                walk.state, walk.output, walk.failed_attempts = state, output, failed
+                walk.state, walk.output, walk.output_bytes = state, output, given
                 done = _without_statement(done, e)
 
     async def _write(self, walk: _Walk, done: Sequence[tuple[_Started, Effects]]) -> bool:
@@ -523,8 +522,6 @@ class Executor:
         ends: End | None = None
         error: RunError | None = None
         state = walk.state
-        for failed in steps:
-            state = scheduler.fold(walk.graph, state, failed)
         todo = list(done)
         while todo:
             started, effects = todo.pop(0)
@@ -533,12 +530,15 @@ class Executor:
                 if row.seq != walk.window.next_seq + len(messages):
                     row = row.model_copy(update={"seq": walk.window.next_seq + len(messages)})
                 messages.append(row)
+                if row.role == "tool" and walk.plan.spec.limits.max_output_bytes is not None:
+                    walk.output_bytes += utf8_bytes(row.text or "")
             if effects.whole is not None:
                 blobs.append(Blob(digest(effects.whole), effects.whole.encode()))
             step = _step(walk, started, effects, row, ended_ms=self._clock.now_ms())
             steps.append(step)
             if effects.waits:
-                events.append(Event(walk.run.id, "thread.run.step.in_progress", step.path))
+                data = {"waits": effects.asked.action if effects.asked is not None else "output"}
+                events.append(Event(walk.run.id, "thread.run.step.in_progress", step.path, data))
             if effects.usage is not None and not effects.usage.estimated:
                 walk.window.learn(effects.usage.prompt_tokens, walk.plan.fixed_tokens)
             if effects.output is not None:
@@ -592,7 +592,8 @@ class Executor:
             )
             prepared = kind.prepare(context)
             assert isinstance(prepared, Effects)
-            made.append((_Started(activation, context, self._clock.now_ms(), state.n), prepared))
+            walk.n = max(walk.n, state.n)
+            made.append((_Started(activation, context, self._clock.now_ms(), walk.take_n()), prepared))
         return made
 
     def _take(self, walk: _Walk, messages: Sequence[Message]) -> None:
@@ -623,12 +624,18 @@ class Executor:
         return await self._store.commit(checkpoint)
 
     async def _wait(self, walk: _Walk) -> bool:
-        """Stop at `requires_action`: the calls that are left are the client's."""
-        pending = tuple(
-            PendingCall(path=a.path, reply_seq=a.reply_seq or 0, call_index=a.item or 0)
-            for a, _ in sorted(walk.state.open, key=lambda o: (o[0].reply_seq or 0, o[0].item or 0))
-        )
-        changes = {"pending": pending, "walked_ms": int(self._walked_s(walk) * 1000)}
+        """Stop at `requires_action`: the calls that are left are a person's or the client's, a person's first."""
+        calls = [
+            _pending(a, step)
+            for a, step in sorted(walk.state.open, key=lambda o: (o[0].reply_seq or 0, o[0].item or 0))
+        ]
+        asked = tuple(call for call in calls if call.action != "output")
+        until = [call.until_ms for call in asked if call.until_ms is not None]
+        changes = {
+            "pending": asked or tuple(calls),
+            "walked_ms": int(self._walked_s(walk) * 1000),
+            "wake_ms": min(until, default=None),
+        }
         event = Event(walk.run.id, "thread.run.requires_action", walk.run.id)
         await self._commit(walk, Checkpoint(walk.run, "requires_action", changes, events=[event]))
         return True
@@ -674,7 +681,7 @@ class Executor:
             if walk.graph.node[activation.node].kind != "tool_call" or activation.path in written:
                 continue
             call = await self._call_of_draft(walk, activation, messages)
-            dispatched = begun is not None and begun.edge == "dispatched"
+            dispatched = (begun is not None and begun.edge == "dispatched") or activation.path in walk.begun
             said = "outcome unknown: it was under way when" if dispatched else "not executed:"
             outcome = failure(
                 "outcome_unknown" if dispatched else "not_executed", f"{said} the run ended {why}"
@@ -685,7 +692,7 @@ class Executor:
             step = Step(
                 run_id=walk.run.id,
                 tenant=walk.run.tenant,
-                n=begun.n if begun else walk.state.n,
+                n=begun.n if begun else walk.take_n(),
                 path=activation.path,
                 node=activation.node,
                 kind="tool_call",
@@ -700,8 +707,9 @@ class Executor:
                 message_seq=seq,
                 tool=call.name,
                 note=outcome.message,
+                asked=begun.asked if begun else None,
+                decision=begun.decision if begun else None,
             )
-            walk.state = walk.state._replace(n=max(walk.state.n, step.n + 1))
             steps.append(step)
         return draft._replace(messages=messages, steps=steps)
 
@@ -726,6 +734,11 @@ class Executor:
         calls = sum(walk.graph.node[a.node].kind == "tool_call" for a in ready)
         if calls and state.tool_calls + len(state.open) + calls > limits.max_tool_calls:
             return "max_tool_calls"
+        models = sum(walk.graph.node[a.node].kind == "model_call" for a in ready)
+        if limits.max_model_calls is not None and state.model_calls + models > limits.max_model_calls:
+            return "max_model_calls"
+        if limits.max_output_bytes is not None and walk.output_bytes > limits.max_output_bytes:
+            return "max_output_bytes"
         if (
             limits.max_tokens is not None
             and state.prompt_tokens + state.completion_tokens >= limits.max_tokens
@@ -745,24 +758,12 @@ class Executor:
         return (state.prompt_tokens * price.input + state.completion_tokens * price.output) / 1e6
 
     async def _settle_unknown(self, walk: _Walk, interrupted: Sequence[tuple[Activation, Step]]) -> bool:
-        """Tell the model that the outcome of an interrupted call is unknown, or fail the run, as its tool says."""
+        """Do what the tools of interrupted calls say: tell the model, ask a person, or fail the run."""
         done: list[tuple[_Started, Effects]] = []
-        for activation, step in interrupted:
-            started = await self._start(walk, activation, 0)
-            started.n, started.started_ms = step.n, step.started_ms
-            outcome = failure("outcome_unknown", UNKNOWN)
-            error = RunError(code="outcome_unknown", message=UNKNOWN)
-            assert started.context.call is not None
-            tool = walk.plan.tools.get(started.context.call.name)
-            fails = tool is not None and tool.spec.on_unknown == "fail"
-            effects = Effects(
-                status="failed" if fails else "completed",
-                message=result_row(started.context, outcome),
-                last_error=error,
-                note="outcome unknown",
-                ends=("failed", "outcome_unknown") if fails else None,
-            )
-            done.append((started, effects))
+        for place, (activation, step) in enumerate(interrupted):
+            started = await self._start(walk, activation, place, step)
+            started.context = started.context._replace(attempt=step.attempt)
+            done.append((started, unsettled(started.context)))
         return await self._checkpoint(walk, done)
 
     async def _fail(self, run: Run, error: Exception) -> Run:
@@ -788,12 +789,12 @@ class Executor:
         self._stream.publish(run.id, committed.events)
         return committed.run
 
-    async def _after_loss(self, run: Run) -> Run:
+    async def _after_loss(self, run: Run, begun: set[str]) -> Run:
         """Find out why the run was lost: a cancel is carried out, anything else leaves it to its new walker."""
         now = await self._store.get(Run, run.tenant, run.id)
         if now.status != "cancelling" or now.fence != run.fence:
             return now
-        return await self.finish_cancel(now)
+        return await self.finish_cancel(now, begun=begun)
 
     async def finish(self, run: Run, status: RunStatus, *, error: RunError | None = None) -> Run:
         """End a run that nobody walks, closing what its thread has open, in one transaction.
@@ -810,12 +811,15 @@ class Executor:
         state = (await self._locate(run)).state
         return [a.path for a, _ in state.open] + [a.path for a in state.ready]
 
-    async def finish_cancel(self, run: Run) -> Run:
+    async def finish_cancel(self, run: Run, *, begun: set[str] | None = None) -> Run:
         """Move a run that nobody walks to `cancelled`, closing what its thread has open, in one transaction.
+
+        Shapes: `begun` has the paths of the steps that were under way when their walker stopped.
 
         Errors: LeaseLost when somebody walks it after all.
         """
         position = await self._locate(run)
+        position.begun |= begun or set()
         asked = () if run.status == "cancelling" else (Event(run.id, "thread.run.cancelling", run.id),)
         await self._end(position, "cancelled", draft=Checkpoint(run, events=asked))
         return position.run
@@ -836,7 +840,7 @@ def _step(
         path=activation.path,
         node=activation.node,
         kind=walk.graph.node[activation.node].kind,
-        attempt=walk.attempts.get(activation.path, 0) + 1,
+        attempt=context.attempt,
         status=effects.status,
         fence=walk.run.fence,
         cause=activation.cause,
@@ -853,7 +857,23 @@ def _step(
         note=effects.note,
         full_output=digest(effects.whole) if effects.whole is not None else None,
         said=row is not None and row.is_listed,
+        asked=effects.asked or (started.begun.asked if started.begun is not None else None),
+        decision=context.decision,
     )
+
+
+def _pending(activation: Activation, step: Step) -> PendingCall:
+    call = PendingCall(path=step.path, reply_seq=activation.reply_seq or 0, call_index=activation.item or 0)
+    if step.decision is not None and step.decision.arguments is not None:
+        call = call.model_copy(update={"arguments": step.decision.arguments})
+    asked = step.asked
+    if asked is None or step.edge not in ("approval", "unknown"):
+        return call
+    said = {
+        "action": asked.action, "digest": asked.digest, "question": asked.question, "until_ms": asked.until_ms,
+        "default": asked.default,
+    }  # fmt: skip
+    return call.model_copy(update=said)
 
 
 def _with_output(walk: _Walk) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from treadle import registry
@@ -14,10 +14,10 @@ from treadle.objects.agent import AgentSpec, ModelOptions, Price
 from treadle.objects.message import estimate_tokens
 from treadle.objects.record import parse_duration
 from treadle.objects.run import Run
-from treadle.objects.tool import ApprovalNames, FunctionTool, UnavailableTool
+from treadle.objects.tool import FunctionTool, UnavailableTool
 from treadle.providers.base import Provider, ToolDefinition
 from treadle.steps.base import Plan
-from treadle.tools import TOOLS
+from treadle.tools import TOOLS, approval
 from treadle.tools.base import Binding, BoundTool
 from treadle.tools.schema_check import checker
 
@@ -59,7 +59,7 @@ def make_plan(
     """
     overrides = run.overrides
     tools = spec.tools if overrides.tools is None else overrides.tools
-    refuse_unbuilt(spec, tools, default_approval)
+    refuse_unavailable(tools)
     model = resolve_model(spec, overrides.model)
     if spec.limits.max_cost_usd is not None and model.price is None:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ def make_plan(
             hint="give it one in treadle.yaml: models: {name: {id: …, price: {input: …, output: …}}}",
         )
     options = _options(model.options, run)
-    bound = bind_tools(tools, binding)
+    bound = bind_tools(tools, binding, spec=spec, default_approval=default_approval)
     definitions = tuple(t.definition for t in bound.values())
     instructions = render_instructions(spec, run, agent_name=agent_name)
     schema = overrides.output_schema
@@ -110,22 +110,8 @@ def _fixed_tokens(instructions: str, definitions: tuple[ToolDefinition, ...]) ->
     return tokens
 
 
-def asks_a_person(tool: FunctionTool, spec: AgentSpec, default: str | None) -> bool:
-    """Tell whether a tool waits for a person: its own rule, then the agent's, then the project's."""
-    if tool.approval is not None:
-        return tool.approval != "never"
-    rule = spec.approval
-    if isinstance(rule, ApprovalNames):
-        if tool.name in rule.always:
-            return True
-        rule = "never" if tool.name in rule.never else None
-    return (rule or default or "never") != "never"
-
-
-def refuse_unbuilt(
-    spec: AgentSpec, tools: tuple[FunctionTool | UnavailableTool, ...], default_approval: str | None
-) -> None:
-    """Refuse a run that would need what this version cannot do, rather than run it half.
+def refuse_unavailable(tools: tuple[FunctionTool | UnavailableTool, ...]) -> None:
+    """Refuse a run that would need what cannot be had, rather than run it half.
 
     Errors: ConfigurationError that names the tool and the reason.
     """
@@ -136,20 +122,16 @@ def refuse_unbuilt(
                 hint="remove it from the agent, or run it where it exists",
                 code="TR301",
             )
-        if asks_a_person(tool, spec, default_approval):
-            raise ConfigurationError(
-                f"tool '{tool.name}' asks for a person's approval, which this version cannot do yet",
-                hint="nothing runs unapproved; set approval: never to let it run",
-                code="TR302",
-            )
-        if tool.on_unknown == "ask":
-            raise ConfigurationError(
-                f"tool '{tool.name}' has on_unknown: ask, which this version cannot do yet", code="TR302"
-            )
 
 
-def bind_tools(tools: tuple[FunctionTool | UnavailableTool, ...], binding: Binding) -> dict[str, BoundTool]:
-    """Make declared tools ready, by name.
+def bind_tools(
+    tools: tuple[FunctionTool | UnavailableTool, ...],
+    binding: Binding,
+    *,
+    spec: AgentSpec,
+    default_approval: str | None,
+) -> dict[str, BoundTool]:
+    """Make declared tools ready, by name, each with the rule by which a person is asked.
 
     Errors: ConfigurationError for one that cannot be bound.
     """
@@ -157,7 +139,9 @@ def bind_tools(tools: tuple[FunctionTool | UnavailableTool, ...], binding: Bindi
     for tool in tools:
         bind = cast("Callable[[Any, Binding], BoundTool]", registry.lookup("tools", TOOLS, tool.type))
         if isinstance(tool, FunctionTool):
-            bound[tool.name] = bind(tool, binding)
+            asks = approval.asks(approval.rule_of(tool, spec, default_approval), tool.name)
+            ready = bind(tool, binding)
+            bound[tool.name] = replace(ready, asks=asks) if asks is not None else ready
     return bound
 
 

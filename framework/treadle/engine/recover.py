@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from treadle.clock import Clock
 from treadle.engine.executor import Executor, Prepared
 from treadle.engine.lease import Lease, Watch
-from treadle.errors import LeaseLost, NotFound, StoreError, TreadleError
+from treadle.errors import LeaseLost, NotFound, StateError, StoreError, TreadleError
 from treadle.objects.run import Run, RunError
 from treadle.store.base import Due, Store
 
@@ -49,6 +49,7 @@ class Swept:
     expired: int = 0
     cancelled: int = 0
     failed: int = 0
+    decided: int = 0
     buried: int = 0
 
 
@@ -63,15 +64,20 @@ class Keeper:
         clock: Clock,
         prepare: Callable[[Run], Awaitable[Prepared]],
         walk: Callable[[Run, Prepared], object],
+        decide: Callable[[Run], Awaitable[object]],
         walks_all: bool,
     ) -> None:
-        """Take what plans and walks a run; with `walks_all` every run is this process's business."""
+        """Take what plans a run, walks it, and decides questions that nobody answered in time.
+
+        Shapes: with `walks_all` every run is this process's business.
+        """
         self._store = store
         self._executor = executor
         self._lease: Lease = executor.lease
         self._clock = clock
         self._prepare = prepare
         self._walk = walk
+        self._decide = decide
         self._walks_all = walks_all
         self._names: set[str] = set()
         self._watch = Watch(clock, seconds=self._lease.seconds)
@@ -191,9 +197,12 @@ class Keeper:
             elif due.is_over:
                 await self._executor.finish(await self._hold(due), "expired")
                 swept.expired += 1
+            elif due.is_late:
+                await self._decide(await self._store.get(Run, due.tenant, due.id))
+                swept.decided += 1
             elif due.status in ("queued", "in_progress") and self._is_wanted(due):
                 await self._resume(due, swept)
-        except (LeaseLost, NotFound):
+        except (LeaseLost, NotFound, StateError):
             return  # Somebody else was quicker.
 
     def _is_broken(self, due: Due) -> bool:

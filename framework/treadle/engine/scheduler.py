@@ -49,6 +49,7 @@ class State(NamedTuple):
     n: int = 0
     steps: int = 0
     tool_calls: int = 0
+    model_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     is_estimated: bool = False
@@ -89,6 +90,7 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
         n,
         state.steps + 1,
         state.tool_calls + (step.kind == "tool_call"),
+        state.model_calls + (step.kind == "model_call"),
         state.prompt_tokens + (usage.prompt_tokens if usage else 0),
         state.completion_tokens + (usage.completion_tokens if usage else 0),
         state.is_estimated or bool(usage and usage.estimated),

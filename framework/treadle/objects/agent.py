@@ -156,6 +156,10 @@ class Limits(Record):
 
     max_steps: int = Field(default=32, ge=1, description="Steps of the run.")
     max_tool_calls: int = Field(default=64, ge=0, description="Tool calls of the run.")
+    max_model_calls: int | None = Field(default=None, ge=1, description="Model calls of the run.")
+    max_output_bytes: int | None = Field(
+        default=None, ge=1, description="Bytes that the tools of the run give, all together."
+    )
     max_tokens: int | None = Field(default=None, ge=1, description="Tokens sent and written.")
     max_cost_usd: float | None = Field(default=None, ge=0, description="Money, by the model's `price`.")
     timeout: Duration | None = Field(

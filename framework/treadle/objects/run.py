@@ -63,11 +63,22 @@ class RunOverrides(Record):
 
 
 class PendingCall(Record):
-    """A call that waits for the client: the row that asked, and the place of the call in it."""
+    """A call that waits: the row that asked, and the place of the call in it.
+
+    Shapes: `action` says for what: for the `output` of a client's function, for a person's `approval`, or for a
+    person who knows what became of a call whose outcome is `unknown`. `question` is what the person is asked,
+    `digest` names exactly what would run; `arguments` are what a person made of the model's. Units: `until_ms` Unix milliseconds, when `default` is decided.
+    """
 
     path: str
     reply_seq: int
     call_index: int
+    action: Literal["output", "approval", "unknown"] = "output"
+    digest: str | None = None
+    question: str | None = None
+    until_ms: int | None = None
+    default: Literal["approve", "reject"] = "reject"
+    arguments: str | None = None
     call: ToolCall | None = None
 
 
@@ -116,4 +127,11 @@ class Run(Record):
         """Give the calls that wait for the client; empty in every status but requires_action."""
         if self.status != "requires_action":
             return ()
-        return tuple(p.call for p in self.pending if p.call is not None)
+        return tuple(p.call for p in self.pending if p.call is not None and p.action == "output")
+
+    @property
+    def required_approvals(self) -> tuple[PendingCall, ...]:
+        """Give the calls that wait for a person; empty in every status but requires_action."""
+        if self.status != "requires_action":
+            return ()
+        return tuple(p for p in self.pending if p.action != "output")

@@ -13,6 +13,35 @@ StepKind = Literal[
 StepStatus = Literal["in_progress", "completed", "failed", "cancelled", "expired"]
 
 
+class Asked(Record):
+    """What a person is asked about a call: whether it may run, or what became of it.
+
+    Shapes: `digest` names what the answer binds to: tool, arguments, run and step. Units: `until_ms` Unix
+    milliseconds, when `default` counts as decided.
+    """
+
+    action: Literal["approval", "unknown"]
+    question: str
+    digest: str
+    until_ms: int | None = None
+    default: Literal["approve", "reject"] = "reject"
+
+
+class Decision(Record):
+    """What a person decided on a call, once.
+
+    Shapes: `digest` names what was decided on: tool, arguments, run and step. `arguments` are what the person
+    made of the model's, as JSON text. Units: `at_ms` Unix milliseconds.
+    """
+
+    verdict: Literal["approve", "reject"]
+    by: str = ""
+    at_ms: int
+    reason: str | None = None
+    arguments: str | None = None
+    digest: str | None = None
+
+
 class Step(Record):
     """A step of a run's journal; it refers to messages by position and never copies them.
 
@@ -49,6 +78,9 @@ class Step(Record):
     """The number of the event that the step's end is; the store gives it."""
     said: bool = False
     """Whether the step appended a message that readers see: its event is the number before."""
+    asked: Asked | None = None
+    decision: Decision | None = None
+    """What a person decided on the call; `asked` is what they were asked."""
     full_output: str | None = None
     """The digest of the blob that has the whole output, where the stored result is cut."""
 

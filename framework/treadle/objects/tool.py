@@ -37,8 +37,12 @@ class Retry(Record):
 class ApprovalWhen(Record):
     """Ask a person when an expression over `args` and `tool` is true."""
 
-    when: str = Field(description="An expression over `args` and `tool`.")
+    when: str = Field(default="true", description="An expression over `args` and `tool`.")
     message: str | None = Field(default=None, description="The question, a template over `args` and `tool`.")
+    timeout: Duration | None = Field(default=None, description="How long the question stands.")
+    on_timeout: Literal["reject", "approve"] = Field(
+        default="reject", description="What counts as decided when nobody answered in time."
+    )
 
 
 class ApprovalNames(Record):

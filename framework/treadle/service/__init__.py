@@ -95,6 +95,7 @@ class Treadle:
             clock=self.clock,
             prepare=self.runs.prepare,
             walk=self.runs.walk,
+            decide=self.runs.decide_late,
             walks_all=walk,
         )
         self.executor.on_promoted = self.keeper.promoted

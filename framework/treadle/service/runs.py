@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from pydantic import ValidationError
 
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs
 from treadle.engine.scheduler import start
-from treadle.errors import LeaseLost, NotFound, StateError, ThreadBusy, ToolOutputsError
+from treadle.errors import LeaseLost, NotFound, StateError, ThreadBusy
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
 from treadle.lifecycle import ACTIVE, is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
-from treadle.objects.message import Message, ToolCall, estimate_tokens
+from treadle.objects.message import Message, ToolCall
 from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunOverrides
-from treadle.objects.run_step import Step
+from treadle.objects.run_step import Decision, Step
 from treadle.objects.thread import Thread
+from treadle.service.answers import (
+    approved,
+    decision_checkpoint,
+    find_pending,
+    match_outputs,
+    outputs_checkpoint,
+)
 from treadle.service.ids import one_id
 from treadle.store.base import Checkpoint, Graph, Order
-from treadle.text import is_sound
+from treadle.text import clean
 
 if TYPE_CHECKING:
     from treadle.graph.trace import Trace
@@ -291,8 +299,10 @@ class Runs:
         return run
 
     async def _call(self, run: Run, pending: PendingCall) -> ToolCall:
-        row = await self._row(run, pending.reply_seq)
-        return row.tool_calls[pending.call_index]
+        call = (await self._row(run, pending.reply_seq)).tool_calls[pending.call_index]
+        if pending.arguments is None:
+            return call
+        return call.model_copy(update={"arguments": pending.arguments})
 
     async def _row(self, run: Run, seq: int) -> Message:
         rows = await self._treadle.store.rows(
@@ -312,8 +322,6 @@ class Runs:
         agent = await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
         if agent.spec.output is None and run.overrides.output_schema is None:
             return text
-        import json
-
         return json.loads(text)
 
     async def list(
@@ -404,61 +412,132 @@ class Runs:
                 yield event
 
     async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> tuple[Run, Prepared]:
-        treadle = self._treadle
         run = await self.get(run_id)
-        if run.status != "requires_action":
-            raise StateError(
-                f'Runs in status "{run.status}" do not accept tool outputs.',
-                status=run.status,
-                event="submit_tool_outputs",
-                run=run,
-            )
-        texts = _match(run, outputs)
+        texts = match_outputs(run, outputs)
         prepared = await self.prepare(run)
-        steps = {s.path: s for s in await treadle.store.steps(run.tenant, run.id)}
-        last = (await treadle.store.rows(run.tenant, run.thread_id, limit=1, order="desc"))[0].seq
-        now = treadle.clock.now_ms()
-        messages: list[Message] = []
-        ended: list[Step] = []
-        for seq, (pending, text) in enumerate(zip(run.pending, texts, strict=True), last + 1):
-            messages.append(
-                Message(
-                    thread_id=run.thread_id,
-                    tenant=run.tenant,
-                    seq=seq,
-                    role="tool",
-                    text=text,
-                    reply_seq=pending.reply_seq,
-                    call_index=pending.call_index,
-                    tokens=estimate_tokens(len(text.encode())),
-                    created_ms=now,
-                )
-            )
-            ended.append(
-                steps[pending.path].model_copy(
-                    update={"status": "completed", "edge": None, "ended_ms": now, "message_seq": seq}
-                )
-            )
-        events = [Event(run.id, "thread.run.queued", run.id)]
-        checkpoint = Checkpoint(
+        checkpoint = outputs_checkpoint(
             run,
-            "queued",
-            {"pending": ()},
-            messages=messages,
-            steps=ended,
-            events=events,
-            claim_by=treadle.executor.lease.walker,
-            now_ms=now,
+            texts,
+            steps={s.path: s for s in await self._treadle.store.steps(run.tenant, run.id)},
+            last_seq=await self._last_seq(run),
+            tools=prepared.plan.tools,
+            now_ms=self._treadle.clock.now_ms(),
         )
         try:
-            return (await treadle.store.commit(checkpoint)).run, prepared
+            return await self._answer(checkpoint), prepared
         except LeaseLost:
-            current = await self.get(run_id)
+            match_outputs(await self.get(run_id), outputs)
+            raise
+
+    async def _last_seq(self, run: Run) -> int:
+        last = await self._treadle.store.rows(run.tenant, run.thread_id, limit=1, order="desc")
+        return last[0].seq
+
+    async def _answer(self, checkpoint: Checkpoint, *, claim: bool = True) -> Run:
+        """Write an answer, and claim the run with the last one that it waits for.
+
+        Errors: LeaseLost when the run does not wait any more as it did.
+        """
+        treadle = self._treadle
+        if checkpoint.status == "queued" and claim:
+            checkpoint = checkpoint._replace(claim_by=treadle.executor.lease.walker)
+        committed = await treadle.store.commit(checkpoint)
+        treadle.stream.publish(committed.run.id, committed.events)
+        return committed.run
+
+    async def approve(
+        self,
+        run_id: str,
+        call_id: str | None = None,
+        *,
+        arguments: str | Mapping[str, Any] | None = None,
+        by: str = "",
+        digest: str | None = None,
+    ) -> Run:
+        """Let a call run that waits for a person, as it is or with other arguments; with the last decision the run goes on.
+
+        Shapes: `call_id` may be left out where one call waits. `arguments` are JSON, as a text or an object, and are
+        held against the tool's schema. `digest` is that of the call as the person saw it (`run.required_approvals`):
+        the consent counts only if it still is that. For a call whose outcome is unknown it means: make it again.
+
+        Errors: NotFound; StateError when no call waits, several do and none is named, the arguments do not fit, the call
+        has changed, or somebody else decided first. Then nothing is stored.
+        """
+        text = arguments if arguments is None or isinstance(arguments, str) else json.dumps(arguments)
+        return await self._decide(run_id, call_id, "approve", by=by, arguments=text, digest=digest)
+
+    async def reject(self, run_id: str, call_id: str | None = None, *, reason: str = "", by: str = "") -> Run:
+        """Keep a call from running that waits for a person; the model is told the reason.
+
+        Errors: as `approve`.
+        """
+        return await self._decide(run_id, call_id, "reject", by=by, reason=reason)
+
+    async def _decide(
+        self,
+        run_id: str,
+        call_id: str | None,
+        verdict: Literal["approve", "reject"],
+        *,
+        by: str,
+        reason: str | None = None,
+        arguments: str | None = None,
+        digest: str | None = None,
+    ) -> Run:
+        run = await self.get(run_id)
+        pending = find_pending(run, call_id)
+        prepared = await self.prepare(run)
+        binds = pending.digest
+        if verdict == "approve":
+            binds = approved(run, pending, prepared.plan.tools, arguments=arguments, seen=digest)
+        decision = Decision(
+            verdict=verdict,
+            by=by,
+            at_ms=self._treadle.clock.now_ms(),
+            reason=clean(reason) if reason else None,
+            arguments=arguments,
+            digest=binds,
+        )
+        decided = await self._write_decision(run, pending, decision)
+        if decided.status == "in_progress":
+            self.walk(decided, prepared)
+            return decided
+        return await self._whole(decided)
+
+    async def decide_late(self, run: Run) -> Run:
+        """Decide, as their rules say, the questions of a run that nobody answered in time; nobody walks it on here.
+
+        Errors: StateError when somebody answers at the same time.
+        """
+        now = self._treadle.clock.now_ms()
+        for pending in run.pending:
+            if pending.until_ms is None or pending.until_ms > now:
+                continue
+            decision = Decision(
+                verdict=pending.default, by="deadline", at_ms=now, reason="nobody answered in time",
+                digest=pending.digest,
+            )  # fmt: skip
+            run = await self._write_decision(run, pending, decision, claim=False)
+        return run
+
+    async def _write_decision(
+        self, run: Run, pending: PendingCall, decision: Decision, *, claim: bool = True
+    ) -> Run:
+        steps = await self._treadle.store.steps(run.tenant, run.id)
+        step = next(s for s in steps if s.path == pending.path and s.is_open)
+        checkpoint = decision_checkpoint(
+            run, pending, decision, step=step, last_seq=await self._last_seq(run)
+        )
+        try:
+            return await self._answer(checkpoint, claim=claim)
+        except LeaseLost:
+            now = await self.get(run.id)
             raise StateError(
-                f'Runs in status "{current.status}" do not accept tool outputs.',
-                status=current.status,
-                event="submit_tool_outputs",
-                run=current,
+                f"run {run.id} has moved on: it is {now.status}",
+                status=now.status,
+                event=decision.verdict,
+                hint="somebody else decided, or the run ended; look at it again",
+                run=now,
             ) from None
 
     async def resume(self, run_id: str) -> Run:
@@ -606,33 +685,3 @@ def _is_templated(spec: AgentSpec) -> bool:
     return bool(spec.instructions.template and "{" in spec.instructions.template) or bool(
         spec.additional_instructions
     )
-
-
-def _match(run: Run, outputs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Give the outputs in the order of the calls.
-
-    Errors: ToolOutputsError.
-    """
-    given: dict[str, str] = {}
-    for output in outputs:
-        id_, text = output.get("tool_call_id"), output.get("output")
-        if not isinstance(id_, str) or not isinstance(text, str):
-            raise ToolOutputsError(
-                "a tool output needs a tool_call_id and an output, both texts",
-                status=run.status,
-                event="submit",
-            )
-        if not is_sound(text):
-            raise ToolOutputsError(f"the output of {id_} has half a character or a NUL", status=run.status)
-        if id_ in given:
-            raise ToolOutputsError(f"the output of {id_} is given twice", status=run.status, event="submit")
-        given[id_] = text
-    wanted = [p.call.id for p in run.pending if p.call is not None]
-    if set(given) != set(wanted) or len(wanted) != len(given):
-        raise ToolOutputsError(
-            f"Expected tool outputs for call_ids {wanted}, got {list(given)}",
-            status=run.status,
-            event="submit",
-            hint="give the outputs of all calls at once",
-        )
-    return [given[id_] for id_ in wanted]

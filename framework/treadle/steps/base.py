@@ -10,11 +10,15 @@ from treadle.clock import Clock
 from treadle.objects.agent import AgentSpec, ModelOptions, Price
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import Run, RunError, Usage
-from treadle.objects.run_step import StepStatus
+from treadle.objects.run_step import Asked, Decision, StepStatus
 from treadle.objects.tool import Effect
 from treadle.providers.base import Delta, ModelReply, Provider, ToolDefinition
 from treadle.store.base import Statement
 from treadle.tools.base import BoundTool
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class StepContext(NamedTuple):
 
     Shapes: `window` gives the rows to send for a budget of tokens; `call` and `reply_seq` are a tool call's
     own; `reply` is the model's answer that an `append_message` appends. `next_seq` is the seq of the thread's next row, as long as no sibling is quicker. `visit` counts the entries into the
-    node from 1. `prompt_left` and `completion_left` are what the run's own budgets leave, None without one.
+    node from 1. `attempt` counts the attempts of the step from 1; `decision` is what a person decided on it;
+    `has_spoken` tells whether a reader has seen something of this attempt. `prompt_left` and `completion_left` are what the run's own budgets leave, None without one.
     """
 
     run: Run
@@ -68,6 +73,9 @@ class StepContext(NamedTuple):
     call: ToolCall | None = None
     reply: ModelReply | None = None
     next_seq: int = 0
+    attempt: int = 1
+    decision: Decision | None = None
+    has_spoken: Callable[[], bool] = _never
 
 
 class Intent(NamedTuple):
@@ -87,6 +95,8 @@ class Effects(NamedTuple):
     Shapes: `edge` is the label to leave by; `fan` how many steps the successor expands to; `message` is a row
     for the thread; its `seq` is what the context said, and the executor's to change. `waits` suspends the step until its client answers. `ends`
     ends the run: a status, and the reason or None. `statements` are written with the step, or the step is refused.
+    `asked` is what a person is asked before it goes on. `again_s` says that this attempt failed and another is made
+    after so many seconds.
     """
 
     status: StepStatus = "completed"
@@ -102,6 +112,8 @@ class Effects(NamedTuple):
     waits: bool = False
     ends: End | None = None
     statements: Sequence[Statement] = ()
+    asked: Asked | None = None
+    again_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from treadle.objects.run import RunError, Usage
 from treadle.providers.base import ModelReply, ModelRequest
 from treadle.steps.base import Effects, Intent, Plan, StepContext, StepKindEntry
 from treadle.text import clean, utf8_bytes
+from treadle.tools.gate import delay_s, is_repeated
 
 RESERVE = 4
 """The part of a context window that is kept for the reply where nothing says how long it may be: a quarter."""
@@ -28,11 +29,28 @@ def prepare(context: StepContext) -> Intent | Effects:
 
 
 async def perform(context: StepContext, intent: Intent) -> Effects:
+    """Call the model; a failure is tried again where the agent's rule says so, and else fails the run.
+
+    What a reader has seen of a reply is never taken back: a call that has spoken is not repeated.
+    """
+    del intent
+    try:
+        return await _ask(context)
+    except ProviderError as e:
+        error, retry = error_of(e), context.plan.spec.retry
+        is_last = retry is None or context.attempt >= retry.max_attempts
+        if retry is None or is_last or context.has_spoken() or not is_repeated(retry, e.kind):
+            return Effects(status="failed", last_error=error, ends=("failed", e.kind))
+        wait_s = delay_s(retry, context.attempt, of=f"{context.run.id} {context.path}")
+        again_s = max(e.retry_after_s or 0.0, wait_s)
+        return Effects(status="failed", edge="retry", last_error=error, again_s=again_s)
+
+
+async def _ask(context: StepContext) -> Effects:
     """Call the model; a prompt that is too long for it is halved once.
 
     Errors: ProviderError.
     """
-    del intent
     asked = request(context, window_budget(context))
     try:
         reply = await context.plan.provider.call(asked, context.emit)

@@ -108,7 +108,7 @@ class Due(NamedTuple):
     """A run that needs somebody.
 
     Shapes: `no` counts the runs of the store; `is_mine` says that the walker who asked holds it, `is_left` that
-    its walker is dead, `is_over` that its time is over.
+    its walker is dead, `is_over` that its time is over, `is_late` that nobody answered a question in time.
     """
 
     no: int
@@ -119,6 +119,7 @@ class Due(NamedTuple):
     is_left: bool
     is_over: bool
     rev: int
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message
-from treadle.objects.run import Run, Usage
+from treadle.objects.run import PendingCall, Run, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 
@@ -166,6 +166,24 @@ def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
 _RUN_BODY = ("model", "inputs", "incomplete_reason", "output")
 
 
+_PENDING = (
+    "path",
+    "reply_seq",
+    "call_index",
+    "action",
+    "digest",
+    "question",
+    "until_ms",
+    "default",
+    "arguments",
+)
+
+
+def _pending(call: PendingCall) -> list[Any]:
+    most = 3 if call.action == "output" and call.arguments is None else len(_PENDING)
+    return [getattr(call, name) for name in _PENDING[:most]]
+
+
 def run_body(record: Run) -> str | None:
     """Give what a run has beside its columns; its metadata is one of them, since others write it during a walk."""
     body: dict[str, Any] = {
@@ -177,7 +195,7 @@ def run_body(record: Run) -> str | None:
     if record.last_error:
         body["last_error"] = record.last_error.model_dump()
     if record.pending:
-        body["pending"] = [[p.path, p.reply_seq, p.call_index] for p in record.pending]
+        body["pending"] = [_pending(p) for p in record.pending]
     if record.usage and record.usage.estimated:
         body["estimated"] = True
     return dump_body(body)
@@ -193,7 +211,7 @@ def run(tenant: str, row: Row) -> Run:
         body["usage"] = Usage(prompt_tokens=row[17], completion_tokens=row[18], estimated=estimated)
     pending = body.pop("pending", None)
     if pending:
-        body["pending"] = [{"path": p[0], "reply_seq": p[1], "call_index": p[2]} for p in pending]
+        body["pending"] = [dict(zip(_PENDING, p, strict=False)) for p in pending]
     return Run(
         id=row[0],
         tenant=tenant,
@@ -229,6 +247,10 @@ def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ..
         body["note"] = step.note
     if step.full_output:
         body["full_output"] = step.full_output
+    if step.asked:
+        body["asked"] = step.asked.model_dump(exclude_defaults=True)
+    if step.decision:
+        body["decision"] = step.decision.model_dump(exclude_defaults=True)
     if usage and usage.estimated:
         body["estimated"] = True
     return (

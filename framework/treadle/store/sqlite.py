@@ -681,7 +681,7 @@ class SqliteStore:
         late = self._read("due_in_line", (now_ms, after, limit))
         if late:
             found = sorted(found + late)[:limit]
-        return [Due._make((*row[:4], *map(bool, row[4:7]), row[7])) for row in found]
+        return [Due._make((*row[:4], *map(bool, row[4:7]), row[7], bool(row[8]))) for row in found]
 
     async def tidy(self, *, asked_before_ms: int) -> None:
         """Forget dead walkers that hold nothing, and clients' keys that are older than that."""
@@ -745,7 +745,7 @@ class SqliteStore:
             return
         try:
             for folder in (target.parents[2], target.parents[1], target.parent):
-                folder.mkdir(exist_ok=True, mode=0o700)
+                _make_folder(folder)
             part = target.with_name(f"{blob.digest}.{os.getpid()}.{threading.get_ident()}.part")
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -753,11 +753,7 @@ class SqliteStore:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
-            descriptor = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync_folder(target.parent)
         except OSError as e:
             raise StoreError(
                 f"cannot keep a file of {len(blob.content)} bytes beside {self._name}: {e}"
@@ -1290,7 +1286,7 @@ def _make_private(path: Path) -> None:
     Errors: StoreError when that is not possible.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make_folder(path.parent)
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         elif path.is_dir():
@@ -1299,6 +1295,25 @@ def _make_private(path: Path) -> None:
         raise StoreError(
             f"cannot open the store {path}: {e.strerror or e}", hint="name another with --store"
         ) from e
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder for this user only, where it is missing, so that it is there after a power loss, too."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in missing:
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return  # One may make files in it and not look into it: then it cannot be synced.
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _place(path: Path) -> tuple[int, int]:

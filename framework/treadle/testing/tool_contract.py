@@ -12,12 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
 
-from treadle.errors import ToolError
 from treadle.objects.message import ToolCall
-from treadle.testing.fakes import FrozenClock
 from treadle.tools.base import BoundTool, CallContext
 from treadle.tools.gate import Admitted, Outcome, admit, dispatch
 
@@ -113,7 +110,7 @@ class ToolContract:
         if self.is_client_side:
             return
         tool, arguments = self.answering()
-        outcome = _run(lambda: dispatch(admitted(tool, arguments), CALLER, FrozenClock()))
+        outcome = _run(lambda: dispatch(admitted(tool, arguments), CALLER))
         assert outcome.code is None, outcome
         outcome.text.encode()
         assert "\x00" not in outcome.text
@@ -125,7 +122,7 @@ class ToolContract:
         tool, arguments = self.answering()
 
         async def many() -> list[Outcome]:
-            made = (dispatch(admitted(tool, arguments), CALLER, FrozenClock()) for _ in range(16))
+            made = (dispatch(admitted(tool, arguments), CALLER) for _ in range(16))
             return await asyncio.gather(*made)
 
         outcomes = _run(many)
@@ -137,28 +134,11 @@ class ToolContract:
         if given is None:
             return
         tool, arguments = given
-        outcome = _run(lambda: dispatch(admitted(tool, arguments), CALLER, FrozenClock()))
+        outcome = _run(lambda: dispatch(admitted(tool, arguments), CALLER))
         assert outcome.code is not None
         assert outcome.message
         assert "Traceback" not in outcome.text
         assert "\n" not in outcome.message
-
-    def test_a_failure_fails_the_run_where_the_tool_says_so(self) -> None:
-        """`on_error: fail` raises ToolError, and nothing else does."""
-        given = self.failing()
-        if given is None:
-            return
-        tool, arguments = given
-        strict = _strict(tool)
-
-        async def fails() -> bool:
-            try:
-                await dispatch(admitted(strict, arguments), CALLER, FrozenClock())
-            except ToolError as error:
-                return tool.spec.name in error.message
-            return False
-
-        assert _run(fails)
 
     def test_a_tool_that_does_not_answer_has_its_time(self) -> None:
         """The timeout is an outcome too."""
@@ -166,7 +146,7 @@ class ToolContract:
         if given is None:
             return
         tool, arguments = given
-        assert _run(lambda: dispatch(admitted(tool, arguments), CALLER, FrozenClock())).code == "timeout"
+        assert _run(lambda: dispatch(admitted(tool, arguments), CALLER)).code == "timeout"
 
     def test_a_cancelled_call_stops(self) -> None:
         """Cancelling whoever waits ends the wait."""
@@ -176,17 +156,13 @@ class ToolContract:
         tool, arguments = given
 
         async def cancelled() -> bool:
-            task = asyncio.create_task(dispatch(admitted(tool, arguments), CALLER, FrozenClock()))
+            task = asyncio.create_task(dispatch(admitted(tool, arguments), CALLER))
             await asyncio.sleep(0)
             task.cancel()
             done = await asyncio.gather(task, return_exceptions=True)
             return isinstance(done[0], asyncio.CancelledError)
 
         assert _run(cancelled)
-
-
-def _strict(tool: BoundTool) -> BoundTool:
-    return replace(tool, spec=tool.spec.model_copy(update={"on_error": "fail"}))
 
 
 def _run(talk: Callable[[], Coroutine[Any, Any, _T]]) -> _T:

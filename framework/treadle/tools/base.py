@@ -9,6 +9,7 @@ from typing import Any
 
 from treadle.objects.tool import FunctionTool
 from treadle.providers.base import ToolDefinition
+from treadle.tools.approval import Asks
 from treadle.tools.transaction import Transaction
 
 
@@ -42,6 +43,8 @@ class BoundTool:
     timeout_s: float | None = None
     problems_of: Callable[[Any], list[str]] | None = None
     """Says what is wrong with decoded arguments; None where any object will do."""
+    asks: Asks | None = None
+    """Says what a person is asked before a call runs; None where nobody is."""
 
 
 @dataclass(frozen=True, slots=True)

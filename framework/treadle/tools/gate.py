@@ -4,7 +4,8 @@ Rules
 
 1. Arguments are decoded strictly and held against the tool's schema before anything runs.
 2. What a model got wrong goes back to it as an error it can act on; it never ends the run.
-3. A call that needs a person or a client is not dispatched.
+3. A call that needs a person or a client is not dispatched; what a person agreed to is this call of this tool
+   with these arguments, and nothing else.
 4. A tool has the time that it declares, and its result the length.
 5. A repeated attempt is made only where the tool's effect allows it, with the same idempotency key.
 6. The model sees what went wrong in a line, never a stack trace.
@@ -21,13 +22,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treadle.clock import Clock
-from treadle.errors import ToolError
+from treadle.errors import StateError, ToolError
 from treadle.objects.message import ToolCall
 from treadle.objects.record import parse_duration
+from treadle.objects.run_step import Decision
 from treadle.objects.tool import Retry
 from treadle.store.base import Statement
 from treadle.text import clean
+from treadle.tools import approval
+from treadle.tools.approval import Question
 from treadle.tools.arguments import ArgumentsError, decode
 from treadle.tools.base import BoundTool, CallContext
 from treadle.tools.transaction import Transaction
@@ -57,6 +60,18 @@ class Admitted:
     tool: BoundTool
     call: ToolCall
     arguments: dict[str, Any]
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A call that waits for a person: what it would be, what the person is asked, and what the answer binds to."""
+
+    tool: BoundTool
+    call: ToolCall
+    arguments: dict[str, Any]
+    question: Question
+    digest: str
 
 
 def failure(code: str, message: str) -> Outcome:
@@ -65,12 +80,24 @@ def failure(code: str, message: str) -> Outcome:
     return Outcome(json.dumps({"error": message}, ensure_ascii=False), code, message)
 
 
-def admit(tools: Mapping[str, BoundTool], call: ToolCall) -> Admitted | Outcome:
-    """Let a call in, or give the error that goes back to the model."""
+def admit(
+    tools: Mapping[str, BoundTool],
+    call: ToolCall,
+    *,
+    run_id: str = "",
+    path: str = "",
+    decision: Decision | None = None,
+) -> Admitted | Withheld | Outcome:
+    """Let a call in, hold it back for a person, or give the error that goes back to the model.
+
+    Shapes: `decision` is what a person decided on it; it counts only for exactly what was decided on.
+    """
     tool = tools.get(call.name)
     if tool is None:
         known = ", ".join(sorted(tools)) or "none"
         return failure("unknown_tool", f"there is no tool '{call.name[:80]}'; the tools are: {known}")
+    if decision is not None and decision.arguments is not None:
+        call = call.model_copy(update={"arguments": decision.arguments})
     try:
         arguments = decode(call.arguments)
     except ArgumentsError as e:
@@ -81,32 +108,50 @@ def admit(tools: Mapping[str, BoundTool], call: ToolCall) -> Admitted | Outcome:
             return failure(
                 "invalid_arguments", f"{call.name}: the arguments do not fit: {'; '.join(problems)}"
             )
-    return Admitted(tool, call, arguments)
+    if tool.asks is None and decision is None:
+        return Admitted(tool, call, arguments)
+    binding = digest_of(tool, arguments, run_id=run_id, path=path)
+    if decision is not None and decision.verdict == "approve" and decision.digest == binding:
+        return Admitted(tool, call, arguments, decision)
+    question = tool.asks(arguments) if tool.asks is not None else None
+    if decision is not None:
+        question = question or Question(f"{call.name} is not what was decided on")
+    if question is None:
+        return Admitted(tool, call, arguments)
+    return Withheld(tool, call, arguments, question, binding)
 
 
-async def dispatch(admitted: Admitted, context: CallContext, clock: Clock) -> Outcome:
-    """Run an admitted call to its outcome, repeating it where its retry rule and its effect allow it.
+def digest_of(tool: BoundTool, arguments: Mapping[str, Any], *, run_id: str, path: str) -> str:
+    """Name exactly what would run: the tool as it is declared and told to the model, the arguments, the step."""
+    told = tool.definition
+    declared = tool.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    definition = {
+        "spec": declared, "name": told.name, "description": told.description, "parameters": told.parameters,
+    }  # fmt: skip
+    return approval.digest(definition, arguments, run_id=run_id, path=path)
 
-    Errors: ToolError when the tool says `on_error: fail`.
+
+async def dispatch(admitted: Admitted, context: CallContext) -> Outcome:
+    """Run an admitted call to its outcome, once.
+
+    Errors: StateError for a call that needs a person and has none; nothing runs then.
     """
-    tool, spec = admitted.tool, admitted.tool.spec
-    retry = spec.retry if spec.effect != "once" else None
-    attempts = retry.max_attempts if retry else 1
-    attempt = 1
-    while True:
-        outcome = await _attempt(admitted, context)
-        if (
-            outcome.code is None
-            or retry is None
-            or attempt >= attempts
-            or not is_repeated(retry, outcome.code)
-        ):
-            break
-        await clock.sleep(delay_s(retry, attempt, of=context.idempotency_key))
-        attempt += 1
-    if outcome.code is not None and spec.on_error == "fail":
-        raise ToolError(f"tool {spec.name}: {outcome.message}", tool=spec.name)
-    return shorten(outcome, tool.spec.max_result_chars)
+    tool = admitted.tool
+    if admitted.decision is None and tool.asks is not None and tool.asks(admitted.arguments) is not None:
+        raise StateError(f"tool {tool.spec.name} waits for a person: it cannot be called", event="dispatch")
+    outcome = shorten(await _attempt(admitted, context), tool.spec.max_result_chars)
+    if admitted.decision is None or admitted.decision.arguments is None:
+        return outcome
+    changed = f"\n[a person changed the arguments to {admitted.decision.arguments}]"
+    return replace(outcome, text=outcome.text + changed)
+
+
+def wait_s(tool: BoundTool, code: str, attempt: int, *, of: str) -> float | None:
+    """Give the wait before a failed call is made again, None where its retry rule or its effect forbids it."""
+    retry = tool.spec.retry
+    if retry is None or tool.spec.effect == "once" or attempt >= retry.max_attempts:
+        return None
+    return delay_s(retry, attempt, of=of) if is_repeated(retry, code) else None
 
 
 def is_repeated(retry: Retry, code: str) -> bool:

@@ -4,9 +4,8 @@ import pytest
 
 from treadle.errors import ConfigurationError, ToolError
 from treadle.objects.message import ToolCall
-from treadle.objects.tool import FunctionTool, Retry
+from treadle.objects.tool import FunctionTool
 from treadle.store.base import Statement
-from treadle.testing.fakes import FrozenClock
 from treadle.tools.base import Binding, CallContext
 from treadle.tools.function import bind
 from treadle.tools.gate import admit, dispatch
@@ -23,7 +22,7 @@ def tool(function, effect="transactional", **fields):
 async def dispatched(function, arguments="{}", **fields):
     bound = tool(function, **fields)
     call = ToolCall(id="c", name=function.__name__, arguments=arguments)
-    return await dispatch(admit({bound.spec.name: bound}, call), CONTEXT, FrozenClock())
+    return await dispatch(admit({bound.spec.name: bound}, call), CONTEXT)
 
 
 def test_statements_are_kept_as_they_were_when_they_were_added():
@@ -122,8 +121,8 @@ async def test_every_attempt_has_a_transaction_of_its_own():
             raise ConnectionError("away")
         return "saved"
 
-    retry = Retry(max_attempts=3, on=("connection",))
-    outcome = await dispatched(save, retry=retry)
+    assert [(await dispatched(save)).statements for _ in range(2)] == [(), ()]
+    outcome = await dispatched(save)
     assert outcome.statements == (Statement("INSERT 2", ()),)
     for tx in seen:
         with pytest.raises(ToolError, match="over"):

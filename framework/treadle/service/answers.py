@@ -1,0 +1,236 @@
+"""What answers to a waiting run write: the outputs of a client's functions, and a person's decisions on calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from treadle.errors import NotFound, StateError, ToolOutputsError
+from treadle.objects.event import Event
+from treadle.objects.message import Message, estimate_tokens
+from treadle.objects.run import PendingCall, Run, RunError
+from treadle.objects.run_step import Decision, Step
+from treadle.store.base import Blob, Checkpoint
+from treadle.text import clean, is_sound, utf8_bytes
+from treadle.tools.base import BoundTool
+from treadle.tools.gate import Outcome, admit, digest, digest_of, failure, shorten
+
+Tools = Mapping[str, BoundTool]
+
+
+def match_outputs(run: Run, outputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Give the outputs in the order of the calls that wait for them.
+
+    Errors: StateError unless the run waits for outputs; ToolOutputsError for an id that is wrong, missing or doubled.
+    """
+    if run.status != "requires_action":
+        raise StateError(
+            f'Runs in status "{run.status}" do not accept tool outputs.',
+            status=run.status,
+            event="submit_tool_outputs",
+            run=run,
+        )
+    if run.required_approvals:
+        names = ", ".join(p.call.name for p in run.required_approvals if p.call is not None)
+        raise StateError(
+            f"run {run.id} waits for a decision on {names} before it takes tool outputs",
+            status=run.status,
+            event="submit_tool_outputs",
+            hint="approve or reject first",
+            run=run,
+        )
+    given: dict[str, str] = {}
+    for output in outputs:
+        id_, text = output.get("tool_call_id"), output.get("output")
+        if not isinstance(id_, str) or not isinstance(text, str):
+            raise ToolOutputsError(
+                "a tool output needs a tool_call_id and an output, both texts",
+                status=run.status,
+                event="submit",
+            )
+        if not is_sound(text):
+            raise ToolOutputsError(f"the output of {id_} has half a character or a NUL", status=run.status)
+        if id_ in given:
+            raise ToolOutputsError(f"the output of {id_} is given twice", status=run.status, event="submit")
+        given[id_] = text
+    wanted = [p.call.id for p in run.pending if p.call is not None]
+    if set(given) != set(wanted) or len(wanted) != len(given):
+        raise ToolOutputsError(
+            f"Expected tool outputs for call_ids {wanted}, got {list(given)}",
+            status=run.status,
+            event="submit",
+            hint="give the outputs of all calls at once",
+        )
+    return [given[id_] for id_ in wanted]
+
+
+def outputs_checkpoint(
+    run: Run, texts: Sequence[str], *, steps: Mapping[str, Step], last_seq: int, tools: Tools, now_ms: int
+) -> Checkpoint:
+    """Give what the outputs of all calls write.
+
+    What a client gives is kept as it is, unless the tool itself says how long a result may be.
+    """
+    messages: list[Message] = []
+    ended: list[Step] = []
+    blobs: list[Blob] = []
+    for seq, (pending, text) in enumerate(zip(run.pending, texts, strict=True), last_seq + 1):
+        assert pending.call is not None
+        tool = tools.get(pending.call.name)
+        outcome = Outcome(text)
+        if tool is not None and "max_result_chars" in tool.spec.model_fields_set:
+            outcome = shorten(outcome, tool.spec.max_result_chars)
+        if outcome.whole is not None:
+            blobs.append(Blob(digest(outcome.whole), outcome.whole.encode()))
+        messages.append(_result(run, pending, outcome.text, seq, now_ms))
+        ended.append(
+            steps[pending.path].model_copy(
+                update={
+                    "status": "completed",
+                    "edge": None,
+                    "ended_ms": now_ms,
+                    "message_seq": seq,
+                    "full_output": digest(outcome.whole) if outcome.whole is not None else None,
+                }
+            )
+        )
+    return Checkpoint(
+        run,
+        "queued",
+        {"pending": (), "wake_ms": None},
+        messages=messages,
+        steps=ended,
+        events=[Event(run.id, "thread.run.queued", run.id)],
+        blobs=blobs,
+        now_ms=now_ms,
+    )
+
+
+def find_pending(run: Run, call_id: str | None) -> PendingCall:
+    """Give the call that a person decides on: the one that is named, or the only one.
+
+    Errors: StateError when the run waits for nobody's decision, or for several and none is named; NotFound.
+    """
+    waiting = run.required_approvals
+    if not waiting:
+        raise StateError(
+            f"run {run.id} is {run.status}: no call of it waits for a person",
+            status=run.status,
+            event="decide",
+            run=run,
+        )
+    ids = [p.call.id for p in waiting if p.call is not None]
+    if call_id is None:
+        if len(waiting) == 1:
+            return waiting[0]
+        raise StateError(
+            f"{len(waiting)} calls of run {run.id} wait for a person",
+            status=run.status,
+            event="decide",
+            hint=f"name one: {', '.join(ids)}",
+            run=run,
+        )
+    for pending in waiting:
+        if pending.call is not None and pending.call.id == call_id:
+            return pending
+    raise NotFound("waiting call", call_id, hint=f"waiting: {', '.join(ids)}")
+
+
+def approved(run: Run, pending: PendingCall, tools: Tools, *, arguments: str | None, seen: str | None) -> str:
+    """Give the digest that a consent binds to, with the arguments as the person made them.
+
+    Errors: StateError when edited arguments do not fit the tool, or the call is not what the person saw.
+    """
+    call = pending.call
+    assert call is not None
+    if seen is not None and seen != pending.digest:
+        raise StateError(
+            f"call {call.id} of run {run.id} is not what was decided on",
+            status=run.status,
+            event="approve",
+            hint="look at it again",
+            run=run,
+        )
+    if arguments is None:
+        assert pending.digest is not None
+        return pending.digest
+    edited = call.model_copy(update={"arguments": arguments})
+    found = admit(tools, edited)
+    if isinstance(found, Outcome):
+        raise StateError(
+            f"the edited arguments cannot be used: {found.message}",
+            status=run.status,
+            event="approve",
+            hint="give JSON that fits the tool's parameters",
+            run=run,
+        )
+    return digest_of(found.tool, found.arguments, run_id=run.id, path=pending.path)
+
+
+def decision_checkpoint(
+    run: Run, pending: PendingCall, decision: Decision, *, step: Step, last_seq: int
+) -> Checkpoint:
+    """Give what a decision writes: a call that may run goes on when the last one is decided, another gets its result.
+
+    Shapes: the run moves to queued with the last decision, else it keeps waiting.
+    """
+    now = decision.at_ms
+    rest = tuple(p for p in run.pending if p.path != pending.path)
+    messages: list[Message] = []
+    said: dict[str, Any] = {"decision": decision.verdict, "by": decision.by}
+    events: list[Event] = []
+    if decision.verdict == "approve":
+        step = step.model_copy(update={"edge": "approved", "decision": decision})
+        events.append(Event(run.id, "thread.run.step.in_progress", step.path, said))
+    else:
+        outcome = _refusal(pending, decision)
+        messages.append(_result(run, pending, outcome.text, last_seq + 1, now))
+        step = step.model_copy(
+            update={
+                "status": "completed",
+                "edge": None,
+                "ended_ms": now,
+                "message_seq": last_seq + 1,
+                "decision": decision,
+                "last_error": RunError(code=outcome.code or "", message=outcome.message or ""),
+            }
+        )
+    until = [p.until_ms for p in rest if p.until_ms is not None]
+    changes = {"pending": rest, "wake_ms": min(until, default=None)}
+    if not rest:
+        events.append(Event(run.id, "thread.run.queued", run.id))
+    return Checkpoint(
+        run,
+        "requires_action" if rest else "queued",
+        changes,
+        messages=messages,
+        steps=[step],
+        events=events,
+        now_ms=now,
+    )
+
+
+def _refusal(pending: PendingCall, decision: Decision) -> Outcome:
+    """Give what the model is told of a call that a person did not let run, or knows something about."""
+    reason = f": {clean(decision.reason)}" if decision.reason else ""
+    if pending.action == "unknown":
+        return failure(
+            "outcome_unknown", f"outcome unknown: the call was interrupted; it was not repeated{reason}"
+        )
+    who = f" by {decision.by}" if decision.by else ""
+    return failure("approval_rejected", f"not run: rejected{who}{reason}")
+
+
+def _result(run: Run, pending: PendingCall, text: str, seq: int, now_ms: int) -> Message:
+    return Message(
+        thread_id=run.thread_id,
+        tenant=run.tenant,
+        seq=seq,
+        role="tool",
+        text=text,
+        reply_seq=pending.reply_seq,
+        call_index=pending.call_index,
+        tokens=estimate_tokens(utf8_bytes(text)),
+        run_id=run.id,
+        created_ms=now_ms,
+    )
