@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 from treadle.clock import Clock
 from treadle.errors import ConfigurationError
 from treadle.providers.base import Emit, Endpoint, ModelReply, ModelRequest
-from treadle.providers.chat_request import Dialect
+from treadle.providers.chat_request import OPENAI_DIALECT
 from treadle.providers.openai import UNUSED_KEY, OpenAIProvider
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class AzureOpenAIProvider(OpenAIProvider):
         Errors: ConfigurationError where the address of the resource is missing or none.
         """
         super().__init__(resource(endpoint), clock=clock, jitter=jitter)
-        self._dialect = Dialect(max_tokens_field="max_completion_tokens")
+        self._dialect = OPENAI_DIALECT
 
     @property
     def _is_v1(self) -> bool:

@@ -1,7 +1,8 @@
 """What chat completions answer, put together again: server-sent events, deltas, tool calls, usage.
 
 Pure: bytes and parsed JSON in, a `ModelReply` out. Endpoints differ a lot in what they leave out and repeat;
-nothing here trusts a type that it has not looked at. Arguments of tool calls are passed on unread.
+nothing here trusts a type that it has not looked at. Arguments of tool calls are passed on unread, but for their
+length: what no tool takes is kept in part only.
 """
 
 from __future__ import annotations
@@ -14,22 +15,45 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import cast
 
+from treadle.errors import ProviderError
 from treadle.objects.message import ToolCall
 from treadle.objects.run import Usage
 from treadle.providers.base import Emit, FinishReason, ModelReply, TextDelta, ToolCallDelta
-from treadle.providers.chat_request import clean_text, free_id
+from treadle.providers.chat_request import clean_text
 
 DONE = "[DONE]"
+MAX_ARGUMENT_CHARACTERS = 1024 * 1024
+"""Longer arguments are refused by whoever reads them, so their start is enough."""
+MAX_CALLS = 1000
+KEPT_CHARACTERS = 16 * 1024
 
+_CONTENTS = frozenset({"delta", "message"})
 _LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 _MAX_COUNT = 2**53
 _FINISH: Mapping[str, FinishReason] = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
+    "model_context_window_exceeded": "length",
     "content_filter": "content_filter",
     "safety": "content_filter",
+    "sensitive": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
 }
+_GAVE_UP = frozenset(
+    {
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "network_error",
+        "insufficient_system_resource",
+        "malformed_function_call",
+    }
+)
+"""How gateways and engines say, as a finish reason, that there will be no whole reply."""
 
 
 def mapping(value: object) -> Mapping[str, object]:
@@ -113,12 +137,38 @@ class _Text:
         return "".join(self._pieces)
 
 
+class _Arguments(_Text):
+    """The arguments of a call, kept whole up to a length that no tool takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self._is_closed = False
+
+    def add(self, piece: str) -> str:
+        self.size += len(piece)
+        if piece and not piece.isspace():
+            self._is_closed = piece.rstrip().endswith("}")
+        return super().add(piece) if self.size <= MAX_ARGUMENT_CHARACTERS else ""
+
+    @property
+    def is_object(self) -> bool:
+        """Tell whether what has come is a whole object already; most pieces are told apart by their last character."""
+        return self._is_closed and self.size <= MAX_ARGUMENT_CHARACTERS and _is_whole(str(self))
+
+    def __str__(self) -> str:
+        if self.size <= MAX_ARGUMENT_CHARACTERS:
+            return super().__str__()
+        # Invariant: with the mark behind it the text is no JSON, whatever it was: nothing can take it for arguments.
+        return f"{super().__str__()[:KEPT_CHARACTERS]}… [cut: {self.size} characters]"
+
+
 @dataclass(slots=True)
 class _Call:
     id: str
     wire_id: str
     name: str = ""
-    arguments: _Text = field(default_factory=_Text)
+    arguments: _Arguments = field(default_factory=_Arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +185,8 @@ class ReplyAssembler:
     Rules
     1. The text of the reply is the concatenation of the emitted text deltas.
     2. Calls are numbered in the order in which they first appear, whatever index the endpoint gives them.
-    3. A stream is whole when it named a finish reason or said that it is done; otherwise it was cut.
+    3. A reply has at most 1000 calls; more are no reply that anybody wants carried out (ProviderError).
+    4. A stream is whole when it named a finish reason or said that it is done; otherwise it was cut.
     """
 
     def __init__(self, emit: Emit) -> None:
@@ -145,6 +196,9 @@ class ReplyAssembler:
         self._has_choice = False
         self._calls: list[_Call] = []
         self._places: dict[int, int] = {}
+        self._places_by_id: dict[str, int] = {}
+        self._taken: set[str] = set()
+        self._repeats: dict[str, int] = {}
         self._finish = ""
         self._usage: Mapping[str, object] = {}
         self._model = ""
@@ -160,7 +214,12 @@ class ReplyAssembler:
     @property
     def is_failed(self) -> bool:
         """Tell whether the endpoint gave up: some gateways say so in the finish reason."""
-        return self._finish.lower() == "error"
+        return self._finish.lower() in _GAVE_UP
+
+    @property
+    def finish_reason(self) -> str:
+        """Give the endpoint's own word for the end, empty where there was none."""
+        return self._finish
 
     @property
     def progress(self) -> str:
@@ -181,8 +240,9 @@ class ReplyAssembler:
                 self._feed_choice(choice)
 
     def _feed_choice(self, choice: Mapping[str, object]) -> None:
-        self._has_choice = True
         delta, message = mapping(choice.get("delta")), mapping(choice.get("message"))
+        finish = string(choice.get("finish_reason"))
+        self._has_choice = self._has_choice or bool(finish) or not choice.keys().isdisjoint(_CONTENTS)
         for part in (delta, message):
             self._add_content(part.get("content"))
             self._add_text(string(part.get("refusal")))
@@ -190,7 +250,10 @@ class ReplyAssembler:
             self._add_call(_piece(piece, None))
         for place, piece in enumerate(sequence(message.get("tool_calls"))):
             self._add_call(_piece(piece, place))
-        self._finish = string(choice.get("finish_reason")) or self._finish
+        for part in (delta, message):
+            if isinstance(part.get("function_call"), dict):
+                self._add_call(_piece({"function": part["function_call"]}, 0))
+        self._finish = finish or self._finish
 
     def _add_content(self, content: object) -> None:
         self._add_text(string(content))
@@ -211,14 +274,11 @@ class ReplyAssembler:
         if place is None:
             place = self._new_place(piece)
         call = self._calls[place]
-        if (
-            not is_new
-            and piece.name
-            and piece.arguments == str(call.arguments)
-            and _is_whole(piece.arguments)
-        ):
+        if not is_new and piece.name and _repeats(piece, call):
             return  # The endpoint said the whole call twice.
-        call.wire_id = call.wire_id or piece.id
+        if piece.id:
+            call.wire_id = call.wire_id or piece.id
+            self._places_by_id[call.wire_id] = place
         has_name = _take_name(call, piece.name)
         arguments = call.arguments.add(piece.arguments)
         if is_new or has_name or arguments:
@@ -231,8 +291,8 @@ class ReplyAssembler:
             place = self._places.get(piece.index)
             return place if place is None or not self._is_other(piece, self._calls[place]) else None
         if piece.id:
-            places = [p for p, call in enumerate(self._calls) if call.wire_id == piece.id]
-            return places[-1] if places and not self._is_other(piece, self._calls[places[-1]]) else None
+            place = self._places_by_id.get(piece.id)
+            return place if place is None or not self._is_other(piece, self._calls[place]) else None
         return len(self._calls) - 1 if self._calls and not piece.name else None
 
     @staticmethod
@@ -245,22 +305,32 @@ class ReplyAssembler:
             return False
         if piece.id and call.wire_id and piece.id != call.wire_id:
             return True
-        collected = str(call.arguments)
-        return bool(piece.arguments) and piece.arguments != collected and _is_whole(collected)
+        return (
+            piece.arguments.lstrip().startswith("{")
+            and not _repeats(piece, call)
+            and call.arguments.is_object
+        )
 
     def _new_place(self, piece: _Piece) -> int:
         place = len(self._calls)
+        if place >= MAX_CALLS:
+            raise ProviderError(f"the reply asks for more than {MAX_CALLS} tool calls at once")
         if piece.index is not None:
             self._places[piece.index] = place
         self._calls.append(_Call(self._free_id(piece.id, place, piece.name), piece.id))
         return place
 
     def _free_id(self, id_: str, place: int, name: str) -> str:
-        taken = {call.id for call in self._calls}
-        if id_:
-            return free_id(id_, taken)
-        digest = blake2b(f"{self._reply_id}\x00{place}\x00{name}".encode(), digest_size=12).hexdigest()
-        return free_id(f"call_{digest}", taken)
+        wanted = id_
+        if not wanted:
+            digest = blake2b(f"{self._reply_id}\x00{place}\x00{name}".encode(), digest_size=12).hexdigest()
+            wanted = f"call_{digest}"
+        number = self._repeats.get(wanted, 1)
+        while (free := wanted if number == 1 else f"{wanted}_{number}") in self._taken:
+            number += 1
+        self._repeats[wanted] = number + 1
+        self._taken.add(free)
+        return free
 
     def reply(self, prompt_tokens: Callable[[], int]) -> ModelReply:
         """Give the reply; `prompt_tokens` estimates the prompt where the endpoint did not count it."""
@@ -317,7 +387,26 @@ def _piece(value: object, default_index: int | None) -> _Piece:
         index=default_index if index is None else index,
         id=clean_text(string(piece.get("id"))),
         name=clean_text(string(function.get("name"))),
-        arguments=string(function.get("arguments")),
+        arguments=_written(function.get("arguments")),
+    )
+
+
+def _written(arguments: object) -> str:
+    """Give arguments as the text that they should have been: some endpoints send the object itself."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    try:
+        return json.dumps(arguments, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return str(type(arguments))
+
+
+def _repeats(piece: _Piece, call: _Call) -> bool:
+    """Tell whether a piece says all that has come of a call once more."""
+    return (
+        len(piece.arguments) == call.arguments.size
+        and piece.arguments == str(call.arguments)
+        and _is_whole(piece.arguments)
     )
 
 

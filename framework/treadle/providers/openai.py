@@ -35,7 +35,14 @@ from treadle.providers.chat_errors import (
     stream_failure,
 )
 from treadle.providers.chat_reply import DONE, EventParser, ReplyAssembler, mapping, sequence
-from treadle.providers.chat_request import Dialect, Json, adapted, chat_body, estimate_prompt_tokens
+from treadle.providers.chat_request import (
+    OPENAI_DIALECT,
+    Dialect,
+    Json,
+    adapted,
+    chat_body,
+    estimate_prompt_tokens,
+)
 
 if TYPE_CHECKING:
     import httpx2
@@ -48,11 +55,18 @@ LONGEST_WAIT_S = 60.0
 """A longer wait is not slept through: the error carries what the endpoint asked for, and the caller decides."""
 TAIL_S = 5.0
 """How long the usage may follow the end of the text."""
+LONGEST_ATTEMPT_S = 3600.0
+"""How long an attempt may take where neither the request nor the connection bounds it: no reply takes an hour."""
+CONNECTING = 0.9
+"""The part of an attempt's time that connecting may take."""
 DRAIN_S = 0.05
 """How long the end of the connection's body may follow the end of the stream, for the connection to be kept."""
 
 UNUSED_KEY = "unused"
 """What the SDK, which insists on a key, is given where there is none; it is never sent."""
+
+NOT_JSON = object()
+"""What a text that is no JSON reads as: None is what `null` reads as."""
 
 _SDK_HEADERS = ("accept", "content-type", "user-agent", "x-stainless-")
 _CREDENTIALS = ("Authorization", "api-key", "OpenAI-Organization", "OpenAI-Project")
@@ -166,13 +180,14 @@ class OpenAIProvider:
 
         scene = Scene(self._base_url, request.model, self._secrets, address_hint=self._address_hint)
         reply = ReplyAssembler(emit)
-        limit = min((s for s in (left, self._endpoint.timeout_s) if s is not None), default=None)
+        bounds = (s for s in (left, self._endpoint.timeout_s) if s is not None)
+        limit = min(bounds, default=LONGEST_ATTEMPT_S)
         body: Json = {}
         timer = asyncio.timeout(limit)
         try:
             body = chat_body(request, dialect)
             async with timer:
-                await self._exchange(body, reply, timer, scene)
+                await self._exchange(body, reply, timer, scene, limit)
             failure = None
         except ProviderError as error:
             failure = error
@@ -187,10 +202,10 @@ class OpenAIProvider:
         return reply.reply(lambda: estimate_prompt_tokens(request))
 
     async def _exchange(
-        self, body: Json, reply: ReplyAssembler, timer: asyncio.Timeout, scene: Scene
+        self, body: Json, reply: ReplyAssembler, timer: asyncio.Timeout, scene: Scene, limit: float
     ) -> None:
         """Send the request and read the answer, whether it streams or not, into `reply`."""
-        response = await self._post(body)
+        response = await self._post(body, limit)
         try:
             content_type = response.headers.get("content-type", "").lower()
             async with aclosing(response.aiter_bytes()) as chunks:
@@ -200,9 +215,8 @@ class OpenAIProvider:
         finally:
             await response.aclose()
         if reply.is_failed:
-            raise stream_failure(
-                scene, {"message": "it ended the reply with 'error'", "code": "server_error"}
-            )
+            words = f"it ended the reply with '{reply.finish_reason}'"
+            raise stream_failure(scene, {"message": words, "code": "server_error"})
         if not reply.is_whole:
             raise cut_failure(scene, reply.progress)
 
@@ -220,17 +234,24 @@ class OpenAIProvider:
         given = {name.lower() for name in endpoint.headers}
         return {n: v for n, v in headers.items() if n.lower() not in given} | dict(endpoint.headers)
 
-    async def _post(self, body: Json) -> httpx2.Response:
+    async def _post(self, body: Json, limit: float) -> httpx2.Response:
         import httpx2
         import openai
 
+        from treadle.outbound import CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S
+
+        # Hazard: the HTTP library forgets a connection whose TLS handshake is cancelled, so its own clock runs out first.
+        connect_s = min(CONNECT_TIMEOUT_S, limit * CONNECTING)
         try:
             # The SDK's typed method walks every message with reflection: 150 ms for a thousand of them.
             answer: object = await self._client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
                 body=body,
-                options={"headers": self._headers},
+                options={
+                    "headers": self._headers,
+                    "timeout": httpx2.Timeout(SILENCE_TIMEOUT_S, connect=connect_s, pool=None),
+                },
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
             )
@@ -259,9 +280,9 @@ class _Taker:
             return
         if data.strip() == DONE:
             self.reply.is_done = True
-        elif (chunk := _parsed(data)) is not None:
+        elif (chunk := _parsed(data)) is not NOT_JSON:
             self._feed(chunk)
-        elif not is_last and not self.reply.is_whole:
+        elif data.strip() and not is_last and not self.reply.is_whole:
             raise ProviderError(
                 f"{self.scene.where} sent an event that is not JSON: {self.scene.quote(data)}", retryable=True
             )
@@ -315,25 +336,26 @@ def _take_document(document: bytes, content_type: str, reply: ReplyAssembler, sc
     if not text:
         raise cut_failure(scene, "its body is empty")
     chunk = _parsed(text)
-    if chunk is None and text.startswith(("{", "[")):
+    if chunk is NOT_JSON and text.startswith(("{", "[")):
         raise cut_failure(scene, f"its {len(document)} bytes are no whole JSON")
-    if chunk is None:
+    if chunk is NOT_JSON:
         raise foreign_failure(scene, content_type, text)
     error = _error_of(chunk)
     if error is not None:
         raise stream_failure(scene, error)
-    if not sequence(mapping(chunk).get("choices")):
+    choices = map(mapping, sequence(mapping(chunk).get("choices")))
+    if not any(isinstance(c.get("message") or c.get("delta"), dict) for c in choices):
         raise foreign_failure(scene, content_type, text)
     reply.feed(chunk)
     reply.is_done = True
 
 
 def _parsed(data: str) -> object:
-    """Give the JSON, or None where it is none."""
+    """Give the JSON, or NOT_JSON where it is none."""
     try:
         return cast("object", json.loads(data))
     except (ValueError, RecursionError):
-        return None
+        return NOT_JSON
 
 
 def _error_of(chunk: object) -> object:
@@ -408,10 +430,9 @@ def _deepest(error: BaseException) -> str:
 
 
 def _dialect(base_url: str) -> Dialect:
-    """Guess how an endpoint calls the limit of a reply: the newer name is OpenAI's and Azure's alone."""
+    """Guess how an endpoint calls the limit of a reply, and which ids it takes: OpenAI and Azure have their own ways."""
     host = urlsplit(base_url).hostname or ""
-    is_theirs = host.endswith((".openai.com", ".azure.com"))
-    return Dialect(max_tokens_field="max_completion_tokens" if is_theirs else "max_tokens")
+    return OPENAI_DIALECT if host.endswith((".openai.com", ".azure.com")) else Dialect("max_tokens")
 
 
 def check_endpoint(endpoint: Endpoint, base_url: str) -> None:

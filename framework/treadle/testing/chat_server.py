@@ -9,6 +9,9 @@ function for it:
 
 `with ChatServer(…) as server:` runs it in a thread, for tests that start processes. A test that uses it runs
 against sockets, so what it shows holds for the wire and not for a stand-in.
+
+With `strict=True` it refuses, as the strictest endpoints do, a request whose history is not whole; `objections`
+says what is wrong with one.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Literal, Self, cast
+from typing import Literal, Never, Self, cast
 
 from treadle.objects.record import JsonValue
 
@@ -102,7 +108,23 @@ class Hang:
     """A turn that takes the request and never answers."""
 
 
-Turn = Reply | Raw | Hang
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A turn of exact bytes in the place of an HTTP answer, from the status line on; none are a dropped request.
+
+    `end` is what happens after the last piece: the connection is closed, reset, or silent (`hang`).
+    """
+
+    body: bytes | Sequence[bytes] = b""
+    end: Literal["close", "reset", "hang"] = "close"
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """Give the bytes as the pieces that are sent."""
+        return (self.body,) if isinstance(self.body, bytes) else self.body
+
+
+Turn = Reply | Raw | Wire | Hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +192,73 @@ def chunk(
     } | fields
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_LONGEST_ID = 16 * 1024
+
+
+def objections(body: Mapping[str, JsonValue]) -> list[str]:
+    """Give what a strict endpoint has against the messages of a request; an empty list says that it takes them.
+
+    Every call of an assistant message has exactly one result, at once after it, and every result a call; ids are
+    unique; names are names; arguments are the text of a JSON object; no message says nothing. Each is what some
+    endpoint in use answers 400 to, for good: the next request has the same history.
+    """
+    found: list[str] = []
+    open_ids: list[str] = []
+    seen: set[str] = set()
+    messages: list[Json] = body.get("messages", [])
+    for place, message in enumerate(messages):
+        where = f"messages[{place}]"
+        if message.get("role") == "tool":
+            id_ = str(message.get("tool_call_id"))
+            if id_ not in open_ids:
+                found.append(
+                    f"{where}: a tool message must answer a call of the preceding message, not '{id_}'"
+                )
+            else:
+                open_ids.remove(id_)
+            if not isinstance(message.get("content"), str):
+                found.append(f"{where}: the content of a tool message is a text")
+            continue
+        found += _unanswered(where, open_ids)
+        calls: list[Json] = message.get("tool_calls") or []
+        open_ids = [str(call.get("id")) for call in calls]
+        found += [problem for call in calls for problem in _call_objections(where, call, seen)]
+        if not calls and not message.get("content"):
+            found.append(f"{where}: a message with role {message.get('role')} must not be empty")
+    return found + _unanswered("the end", open_ids)
+
+
+def _unanswered(where: str, ids: Sequence[str]) -> list[str]:
+    return [f"{where}: these tool_call_ids have no tool message: {', '.join(ids)[:400]}"] if ids else []
+
+
+def _call_objections(where: str, call: Json, seen: set[str]) -> Iterator[str]:
+    id_, function = str(call.get("id") or ""), cast("Json", call.get("function") or {})
+    if not 0 < len(id_) <= _LONGEST_ID or id_ in seen:
+        yield f"{where}: the tool call id '{id_[:80]}' is empty, too long or not unique"
+    seen.add(id_)
+    if not _NAME.match(str(function.get("name"))):
+        yield f"{where}: the function name {str(function.get('name'))[:80]!r} is none"
+    try:
+        arguments: object = json.loads(str(function.get("arguments")), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        yield f"{where}: the arguments of a call are not JSON: {error}"
+    else:
+        if not isinstance(arguments, dict):
+            yield f"{where}: the arguments of a call are not a JSON object"
+
+
+def _no_number(name: str) -> Never:
+    msg = f"{name} is not a number of JSON"
+    raise ValueError(msg)
+
+
 class ChatServer:
     """Serve a script of turns, or a function's answers, on a free port of 127.0.0.1.
 
-    Shapes: `requests` has every request in the order of its arrival; `abandoned` counts those whose client went
+    Shapes: `requests` has every request in the order of its arrival; `objections` what a strict server had against
+    them; `abandoned` counts those whose client went
     away before it had the whole answer; `connections` counts accepted connections.
     """
 
@@ -183,14 +268,18 @@ class ChatServer:
         *,
         answer: Callable[[Request], Turn] | None = None,
         api_key: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Take the script, or the function that decides instead; with `api_key`, other keys are answered 401.
+
+        With `strict`, a request that has `objections` is answered 400 and takes no turn.
 
         A request past the end of the script is answered 400, so that nothing repeats it.
         """
         self._turns: Iterator[Turn] = iter(tuple(turns))
         self._answer = answer
         self._api_key = api_key
+        self._strict = strict
         self._server: asyncio.Server | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -199,6 +288,7 @@ class ChatServer:
         self._ids = 0
         self.port = 0
         self.requests: list[Request] = []
+        self.objections: list[str] = []
         self.abandoned = 0
         self.connections = 0
 
@@ -214,18 +304,31 @@ class ChatServer:
 
     async def __aenter__(self) -> Self:
         """Serve on the running loop."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.listen()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Stop, whatever is still being answered."""
-        assert self._server is not None
-        self._server.close()
+    async def listen(self) -> None:
+        """Take connections, at the port that was served before `refuse`."""
+        if self._server is None:
+            self._server = await asyncio.start_server(
+                self._accept, "127.0.0.1", self.port, limit=_MAX_HEAD_BYTES
+            )
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Close the port and whatever is open: connections are refused until `listen`."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
         for writer in self._open.values():
             writer.transport.abort()
         await asyncio.gather(*self._open, return_exceptions=True)
-        await self._server.wait_closed()
+        await server.wait_closed()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, whatever is still being answered."""
+        await self.refuse()
 
     def start(self) -> Self:
         """Serve on a thread of its own, until `stop`."""
@@ -271,10 +374,10 @@ class ChatServer:
         except ConnectionError:
             self.abandoned += 1
         finally:
-            del self._open[task]
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+            del self._open[task]
 
     async def _respond(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -285,6 +388,9 @@ class ChatServer:
             turn = self._rendered(turn, request.body)
         if isinstance(turn, Hang):
             await self._wait_for_leaving(reader)
+            return False
+        if isinstance(turn, Wire):
+            await self._send(turn, reader, writer)
             return False
         writer.write(_head(turn))
         for piece in turn.pieces:
@@ -303,6 +409,18 @@ class ChatServer:
             await writer.drain()
         return turn.framing != "close"
 
+    async def _send(self, turn: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in turn.pieces:
+            writer.write(piece)
+            await writer.drain()
+        if turn.end == "reset":
+            # An aborted connection whose lingering is off sends RST; bytes that were not read do the same.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        elif turn.end == "hang":
+            await self._wait_for_leaving(reader)
+
     async def _wait_for_leaving(self, reader: asyncio.StreamReader) -> None:
         await reader.read()
         self.abandoned += 1
@@ -319,6 +437,9 @@ class ChatServer:
             return error_reply(404, f"Invalid URL ({request.method} {request.path})", code="unknown_url")
         if self._api_key is not None and not _has_key(request, self._api_key):
             return error_reply(401, "Incorrect API key provided.", code="invalid_api_key")
+        if self._strict and (found := objections(request.body)):
+            self.objections += found
+            return error_reply(400, f"Invalid messages: {found[0]}")
         if self._answer is not None:
             return self._answer(request)
         return next(self._turns, None) or error_reply(

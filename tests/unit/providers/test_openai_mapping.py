@@ -21,8 +21,9 @@ from treadle.objects.message import (
 from treadle.objects.run import Usage
 from treadle.providers.base import Delta, Endpoint, ModelRequest, TextDelta, ToolCallDelta, ToolDefinition
 from treadle.providers.chat_errors import Scene, retry_after_s, secrets_of, status_failure, stream_failure
-from treadle.providers.chat_reply import EventParser, ReplyAssembler
+from treadle.providers.chat_reply import MAX_ARGUMENT_CHARACTERS, MAX_CALLS, EventParser, ReplyAssembler
 from treadle.providers.chat_request import (
+    OPENAI_DIALECT,
     Dialect,
     adapted,
     call_ids,
@@ -255,6 +256,13 @@ def test_older_endpoints_get_the_older_name_of_the_limit():
             Dialect(stream_usage=False),
         ),
         (NEW, {"stream_options": {}}, "Unsupported value: temperature", None),
+        (
+            NEW,
+            {},
+            "Conversation roles must alternate user/assistant/user/assistant/...",
+            Dialect(alternates=True),
+        ),
+        (Dialect(alternates=True), {}, "roles must alternate", None),
     ],
 )
 def test_a_refused_field_is_said_the_other_way(dialect, body, refusal, other):
@@ -289,9 +297,111 @@ def test_a_result_whose_call_is_not_sent_is_an_error_that_names_both():
         body_of(result(3, 2, 0, "x"))
 
 
-def test_arguments_go_back_as_the_model_wrote_them():
-    body = body_of(asks(1, ("a", "f", "{broken")), result(2, 1, 0, "x"))
-    assert body["messages"][0]["tool_calls"][0]["function"]["arguments"] == "{broken"
+def sent_calls(*calls, dialect=NEW, **fields):
+    results = [result(2 + place, 1, place, "x") for place in range(len(calls))]
+    body = body_of(asks(1, *calls), *results, dialect=dialect, **fields)
+    return body["messages"][0]["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["{}", '{"city": "Oslo"}', ' {"a": [1, {"b": null}]}\n', '{"a": 1, "a": 2}']
+)
+def test_arguments_that_are_an_object_go_back_as_the_model_wrote_them(arguments):
+    [call] = sent_calls(("a", "f", arguments))
+    assert call["function"]["arguments"] == arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "{broken",
+        "null",
+        "[1]",
+        '"text"',
+        "7",
+        '{"a": NaN}',
+        '{"a": 1}{"b": 2}',
+        '{"a":' * 100 + "1" + "}" * 100,
+    ],
+)
+def test_malformed_arguments_go_back_quoted_in_an_object_that_every_endpoint_can_read(arguments):
+    [call] = sent_calls(("a", "f", arguments))
+    assert json.loads(call["function"]["arguments"]) == {"malformed_arguments": arguments}
+
+
+def test_a_long_quote_of_malformed_arguments_is_cut_and_says_so():
+    for arguments in ("[" * 100_000, "x" * 100_000, '{"a": "\ud800' + "x" * 100_000):
+        [call] = sent_calls(("a", "f", arguments))
+        quoted = json.loads(call["function"]["arguments"])["malformed_arguments"]
+        assert quoted.endswith(f"… [{len(arguments)} characters]")
+        assert len(quoted) < 2100
+
+
+def test_arguments_that_are_nothing_go_back_as_the_empty_object_that_the_tool_was_given():
+    for arguments in ("", " \n"):
+        [call] = sent_calls(("a", "f", arguments))
+        assert call["function"]["arguments"] == "{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("weather", "weather"),
+        ("functions.weather", "functions_weather"),
+        ("", "_"),
+        ("wörld news!", "w_rld_news_"),
+        ("x" * 100, "x" * 64),
+        ("weather\n", "weather_"),
+    ],
+)
+def test_a_name_that_no_tool_can_have_goes_back_as_one_that_endpoints_take(name, sent):
+    [call] = sent_calls(("a", name, "{}"))
+    assert call["function"]["name"] == sent
+
+
+def test_the_name_of_a_tool_that_is_told_goes_back_as_it_is():
+    tool = ToolDefinition("server.weather", "", {})
+    [call] = sent_calls(("a", "server.weather", "{}"), tools=(tool,))
+    assert call["function"]["name"] == "server.weather"
+
+
+def test_a_call_id_that_is_too_long_for_the_endpoint_is_replaced_in_the_call_and_its_result():
+    long = "call_" + "x" * 50
+    for dialect, sent in ((OPENAI_DIALECT, "call_1_0"), (OLD, long)):
+        body = body_of(asks(1, (long, "f", "{}")), result(2, 1, 0, "x"), dialect=dialect)
+        assert body["messages"][0]["tool_calls"][0]["id"] == body["messages"][1]["tool_call_id"] == sent
+
+
+def test_an_answer_that_says_nothing_is_left_out_of_the_history():
+    body = body_of(
+        row(1, "user", "Hi."), row(2, "assistant", ""), row(3, "assistant", " \n"), row(4, "user", "And?")
+    )
+    assert [m["content"] for m in body["messages"]] == ["Hi.", "And?"]
+
+
+def test_an_endpoint_that_insists_on_turns_gets_neighbours_of_one_role_as_one_message():
+    picture = ImageUrlPart(image_url=ImageUrl(url="data:x"))
+    body = body_of(
+        row(1, "user", "Hi."),
+        row(2, "user", "Are you there?"),
+        asks(3, ("a", "f", "{}")),
+        result(4, 3, 0, "x"),
+        row(5, "assistant", "Half"),
+        row(6, "assistant", "and half."),
+        row(7, "user", "What is it?"),
+        row(8, "user", parts=(picture,)),
+        dialect=Dialect(alternates=True),
+    )
+    assert [(m["role"], m.get("content")) for m in body["messages"]] == [
+        ("user", "Hi.\n\nAre you there?"),
+        ("assistant", None),
+        ("tool", "x"),
+        ("assistant", "Half\n\nand half."),
+        (
+            "user",
+            [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": "data:x"}}],
+        ),
+    ]
 
 
 def test_text_that_json_cannot_carry_is_replaced_before_it_is_sent():
@@ -466,11 +576,59 @@ F1, G2 = ("f", '{"x":1}'), ("g", '{"y":2}')
             [calls(piece(0, "a", "f", "{not json"))], [("f", "{not json")], id="malformed arguments"
         ),
         pytest.param([calls(piece(0, "a", "f"))], [("f", "")], id="no arguments"),
-        pytest.param([calls(piece(0, 7, 8, 9), "x", None)], [("", "")], id="wrong types"),
+        pytest.param([calls(piece(0, 7, 8), "x", None)], [("", "")], id="wrong types"),
     ],
 )
 def test_odd_tool_calls_are_put_together(chunks, expected):
     assert names_and_arguments(*chunks) == expected
+
+
+def test_arguments_that_are_not_in_a_text_are_written_as_the_text_that_they_should_have_been():
+    for arguments in ({"city": "Å"}, ["Oslo"], 7, False):
+        [(_, text)] = names_and_arguments(calls(piece(0, "a", "f", arguments)))
+        assert json.loads(text) == arguments
+
+
+def test_arguments_that_no_tool_takes_are_kept_in_part_and_are_no_json():
+    for head in ("[", '{"a": "', "{} ", " " * 40_000, "1"):
+        text = head + "x" * MAX_ARGUMENT_CHARACTERS
+        reply, _, _ = assembled(
+            *(calls(piece(0, "a", "f", text[at : at + 2**16])) for at in range(0, len(text), 2**16))
+        )
+        [call] = reply.tool_calls
+        assert len(call.arguments) < 20_000
+        assert call.arguments.endswith(f"… [cut: {len(text)} characters]")
+        with pytest.raises(ValueError, match=r"."):
+            json.loads(call.arguments)
+
+
+def test_a_reply_with_more_calls_than_anybody_wants_is_refused():
+    each = [calls(piece(n, "same", "f", "{}")) for n in range(MAX_CALLS)]
+    reply, _, assembler = assembled(*each)
+    assert len({c.id for c in reply.tool_calls}) == MAX_CALLS
+    with pytest.raises(ProviderError, match="more than 1000 tool calls"):
+        assembler.feed(calls(piece(MAX_CALLS, "same", "f", "{}")))
+
+
+@pytest.mark.parametrize("part", ["delta", "message"])
+def test_a_call_in_the_older_form_is_a_call(part):
+    said = {"choices": [{part: {"function_call": {"name": "f", "arguments": '{"x":1}'}}}]}
+    reply, _, _ = assembled(said, chunk({}, "function_call"))
+    assert [(c.name, c.arguments) for c in reply.tool_calls] == [("f", '{"x":1}')]
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "network_error", "MALFORMED_FUNCTION_CALL"])
+def test_a_finish_reason_by_which_the_endpoint_gave_up_makes_no_reply(reason):
+    _, _, assembler = assembled(chunk({"content": "Half"}), chunk({}, reason))
+    assert assembler.is_failed
+    assert not assembler.is_whole
+
+
+def test_a_choice_that_is_nothing_is_no_reply():
+    for nothing in ({"choices": [None]}, {"choices": [{}]}, {"choices": [{"index": 0, "text": "older"}]}):
+        _, _, assembler = assembled(nothing)
+        assembler.is_done = True
+        assert not assembler.is_whole
 
 
 def test_a_made_up_id_is_the_same_each_time():
