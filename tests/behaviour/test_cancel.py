@@ -8,11 +8,11 @@ import pytest
 
 from treadle.errors import ConfigurationError, NotFound, StateError, StoreError
 from treadle.objects.run import Run
-from treadle.objects.tool import FunctionTool
+from treadle.objects.tool import FunctionTool, Retry
 from treadle.providers.base import ModelReply
 from treadle.store.base import Checkpoint
 from treadle.store.sqlite import SqliteStore
-from treadle.testing.fakes import ScriptedProvider
+from treadle.testing.fakes import FrozenClock, ScriptedProvider
 
 
 class Stuck(ScriptedProvider):
@@ -77,6 +77,32 @@ async def test_a_run_is_cancelled_during_its_tools(workshop):
     assert {s.status for s in await scene.runs.steps(run.id)} == {"completed", "cancelled"}
     await scene.say("again")
     assert (await scene.run()).output == "next"
+
+
+async def test_a_call_that_is_cancelled_in_its_second_attempt_says_so(workshop):
+    attempts, hangs = [], asyncio.Event()
+
+    async def flaky() -> str:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ConnectionError("hung up")
+        hangs.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    retry = Retry(max_attempts=3, on=("connection",))
+    spec = FunctionTool(name="flaky", parameters={}, runs="server", effect="pure", retry=retry)
+    treadle = workshop.open(
+        [{"calls": [{"name": "flaky", "arguments": {}}]}], tools=[flaky], clock=FrozenClock()
+    )
+    agent = await treadle.agents.create(model="scripted", tools=[spec])
+    thread = await treadle.threads.create(messages=[{"role": "user", "content": "Hello"}])
+    run = await treadle.runs.create(thread.id, agent=agent)
+    await hangs.wait()
+    await treadle.runs.cancel(run.id)
+    await treadle.runs.wait(run.id)
+    calls = [s for s in await treadle.runs.steps(run.id) if s.kind == "tool_call"]
+    assert [(s.attempt, s.status) for s in calls] == [(1, "failed"), (2, "cancelled")]
 
 
 async def test_a_cancelled_run_does_not_wait_for_a_tool_in_a_thread(workshop):

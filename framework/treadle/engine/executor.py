@@ -94,6 +94,7 @@ class _Position:
     begun: set[str] = field(default_factory=set[str])
     n: int = 0
     calls: dict[int, tuple[ToolCall, ...]] = field(default_factory=dict[int, tuple[ToolCall, ...]])
+    attempts: dict[str, int] = field(default_factory=dict[str, int])
 
     def take_n(self) -> int:
         """Give the next place in the journal."""
@@ -107,7 +108,6 @@ class _Walk(_Position):
     """One run, while it is walked."""
 
     plan: Plan
-    attempts: dict[str, int] = field(default_factory=dict[str, int])
     output: Any = None
     output_bytes: int = 0
 
@@ -162,7 +162,7 @@ class _Teller:
         else:
             part = {"index": delta.index, "id": delta.id, "name": delta.name, "arguments": delta.arguments}
             event = Event(self._run_id, "thread.run.step.delta", self._path, part)
-        self._stream.publish(self._run_id, [event])
+        self._stream.publish(self._run_id, [event], path=self._path)
 
 
 class Executor:
@@ -292,10 +292,7 @@ class Executor:
                 budget_tokens=thread_tokens(plan),
                 keep_last=plan.keep_last,
             )
-        walk = _Walk(run, graph, window, state, began, plan=plan)
-        for step in steps:
-            if step.status == "failed" and step.edge == "retry":
-                walk.attempts[step.path] = step.attempt
+        walk = _Walk(run, graph, window, state, began, plan=plan, attempts=_failed_attempts(steps))
         if steps and plan.spec.limits.max_output_bytes is not None:
             walk.output_bytes = await self._given_bytes(run, steps)
         return walk
@@ -696,7 +693,7 @@ class Executor:
                 path=activation.path,
                 node=activation.node,
                 kind="tool_call",
-                attempt=begun.attempt if begun else 1,
+                attempt=begun.attempt if begun else walk.attempts.get(activation.path, 0) + 1,
                 status="cancelled",
                 fence=walk.run.fence,
                 cause=activation.cause,
@@ -779,7 +776,8 @@ class Executor:
         graph = StepGraph.load(await self._store.graph(run.tenant, run.graph))
         steps = await self._store.steps(run.tenant, run.id)
         window = await Window.load(self._store, run.tenant, run.thread_id, budget_tokens=0, keep_last=1)
-        return _Position(run, graph, window, scheduler.fold_all(graph, steps), self._clock.monotonic())
+        state, attempts = scheduler.fold_all(graph, steps), _failed_attempts(steps)
+        return _Position(run, graph, window, state, self._clock.monotonic(), attempts=attempts)
 
     async def _park(self, run: Run, began: float) -> Run:
         """Give the run back, so that whoever claims it next goes on from the last checkpoint."""
@@ -874,6 +872,11 @@ def _pending(activation: Activation, step: Step) -> PendingCall:
         "default": asked.default,
     }  # fmt: skip
     return call.model_copy(update=said)
+
+
+def _failed_attempts(steps: Sequence[Step]) -> dict[str, int]:
+    """Give, by path, the number of the last attempt that was to be made again."""
+    return {step.path: step.attempt for step in steps if step.status == "failed" and step.edge == "retry"}
 
 
 def _with_output(walk: _Walk) -> Run:
