@@ -17,6 +17,10 @@ Outcome = Literal["ok", "refused", "unknown"]
 """What a client knows of its request: it was done, it was not, or nobody said."""
 
 
+MOST_MOVES = 2
+"""A commit moves a run once, and may claim it."""
+
+
 class Append(NamedTuple):
     """A request to append a text, which no other request has, to a thread.
 
@@ -124,6 +128,8 @@ def _moved_wrongly(before: RunView | None, after: RunView) -> Iterator[str]:
         yield f"its fence went back from {before.fence} to {after.fence}"
     if after.walker is not None and after.walker != before.walker and after.fence <= before.fence:
         yield f"changed hands from {before.walker} to {after.walker} without a new fence ({after.fence})"
+    if after.rev - before.rev > MOST_MOVES:
+        yield f"moved {after.rev - before.rev} times in one commit"
     if after.thread != before.thread:
         yield "changed its thread"
     if after.in_line and not before.in_line:
@@ -168,6 +174,17 @@ def check_steps(
     if seen < len(before):
         found.append(f"run {run.id}: {len(before) - seen} steps are gone from the journal")
     return found
+
+
+def check_wait(run: RunView, steps: Iterable[StepView]) -> list[str]:
+    """Check that a run which waits for its client waits for what a client can give, and no other one does."""
+    waits = [step for step in steps if step.status == "in_progress" and step.edge != "dispatched"]
+    if run.status == "requires_action" and not waits:
+        return [f"run {run.id} waits for its client, and nothing of it is the client's"]
+    if run.status == "requires_action":
+        under_way = [s.path for s in steps if s.status == "in_progress" and s.edge == "dispatched"]
+        return [f"run {run.id} waits for its client while {path} is under way" for path in under_way]
+    return []
 
 
 def check_dispatches(dispatches: Sequence[Dispatch]) -> list[str]:

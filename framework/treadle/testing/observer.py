@@ -13,7 +13,7 @@ from treadle.lifecycle import is_terminal
 from treadle.store.check import check
 from treadle.store.connection import Connection, connect
 from treadle.testing.chance import Chance
-from treadle.testing.history import RunView, StepView, check_move, check_steps, check_threads
+from treadle.testing.history import RunView, StepView, check_move, check_steps, check_threads, check_wait
 from treadle.testing.simulated_loop import Life
 from treadle.testing.trace import Trace
 
@@ -130,6 +130,7 @@ class Observer:
         ]
         self.problems += check_steps(seen, found, run)
         self._steps[no] = {(step.run, step.n): step for step in found}
+        self.problems += check_wait(run, found)
         if self._holds(life, old, run):
             return
         is_handed_in = old is not None and (old.status != run.status or old.status == "requires_action")

@@ -128,6 +128,7 @@ class Process:
         trace: Trace,
         outside: Outside,
         on_walker: Callable[[str, Life], None],
+        on_commit: Callable[[Life], None],
         walk: bool,
         lease_s: float,
     ) -> None:
@@ -139,6 +140,7 @@ class Process:
         self._trace = trace
         self._waiting: dict[asyncio.Future[Any], None] = {}
         self._sqlite = SimulatedSqlite(path, durability="normal", timer=loop.time)
+        self._sqlite.on_commit = lambda: on_commit(self.life)
         self.store = FaultyStore(self._sqlite, chance=chance.fork("store"), trace=trace, crash=self.kill)
         self.walkers: list[str] = []
         clock = SimulatedClock(loop, machine, self.life, chance.fork("clock"))

@@ -44,7 +44,14 @@ CALM = Faults()
 
 
 class SimulatedSqlite(SqliteStore):
-    """The store as it is; `cut` drops it as the end of a process does."""
+    """The store as it is; `on_commit` hears of each commit, `cut` drops it as the end of a process does."""
+
+    on_commit: Callable[[], None] | None = None
+
+    def _announce(self) -> None:
+        super()._announce()
+        if self.on_commit is not None:
+            self.on_commit()
 
     def cut(self) -> None:
         """Let the file go without writing what has gathered."""

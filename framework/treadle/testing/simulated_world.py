@@ -185,6 +185,7 @@ class World:
             trace=self._trace,
             outside=self._outside,
             on_walker=self._knows,
+            on_commit=self._after_step,
             walk=walk,
             lease_s=self._kind.lease_s,
         )
@@ -200,8 +201,8 @@ class World:
             self._observer.knows(walker, life)
 
     def _after_step(self, life: Life | None) -> None:
-        assert self._observer is not None
-        self._observer.look(life)
+        if self._observer is not None:
+            self._observer.look(life)
 
     def _received(self, dispatch: Dispatch) -> None:
         """Hold a call that reached its receiver against the journal: what may be repeated by nobody stands there."""
