@@ -36,6 +36,7 @@ tools:
   - {type: function, name: carry, call: "tools:carry"}
   - {type: function, name: cling, call: "tools:cling"}
   - {type: function, name: choke, call: "tools:choke"}
+  - {type: function, name: lug, call: "tools:carry", on_unknown: ask}
 """
 
 TOOLS = '''\
@@ -420,6 +421,36 @@ def test_every_time_that_a_run_was_taken_up_is_counted(porter: Path, serve: Serv
     capsys.readouterr()
     assert invoke(["runs", "show", "@last"]) == 0
     assert " · resumed 2×, 3 steps kept\n" in capsys.readouterr().out
+
+
+def test_a_person_is_asked_what_became_of_a_call_where_its_tool_wants_that(
+    porter: Path, serve: Serve, capsys: Captured
+) -> None:
+    server = serve(calls("lug"), Reply("Thank you."))
+    killed("run", "porter.agent.yaml", "Carry it")
+    assert invoke(["runs", "resume", "@last"]) == codes.REQUIRES_ACTION
+    err = capsys.readouterr().err
+    assert '◆ lug              was interrupted and may have run with {"what": "a trunk"}\n' in err
+    assert "Later:  treadle runs approve @last" in err
+    assert invoke(["runs", "approve", "@last", "--reject", "--reason", "it is up there"]) == 0
+    assert capsys.readouterr().out == "Thank you.\n"
+    told = server.requests[-1].messages[-1]["content"]
+    assert "it was not repeated" in told
+    assert "it is up there" in told
+
+
+def test_an_interrupted_call_is_made_again_when_a_person_says_so(
+    porter: Path, serve: Serve, capsys: Captured
+) -> None:
+    server = serve(calls("lug"), Reply("Thank you."))
+    killed("run", "porter.agent.yaml", "Carry it")
+    assert invoke(["-q", "runs", "resume", "@last"]) == codes.REQUIRES_ACTION
+    again = Running("runs", "approve", "@last", "lug", "--yes")
+    begun()
+    go()
+    assert again.end() == 0
+    assert server.requests[-1].messages[-1]["content"] == "carried"
+    assert check(Path(".treadle/treadle.db")) == []
 
 
 def test_a_run_that_is_walked_is_neither_marked_nor_to_be_had(

@@ -74,17 +74,21 @@ class Terminal:
 
     def interrupt(self, text: str) -> None:
         """Type Ctrl-C until a text comes: one that arrives just before the command waits for a key is not seen."""
+        self._until(text, lambda: self.type("\x03"))
+
+    def terminate(self, text: str) -> None:
+        """Send SIGTERM until a text comes, as `interrupt` does."""
+        self._until(text, self._process.terminate)
+
+    def _until(self, text: str, again: Callable[[], None]) -> None:
         place = len(self.written)
         for _ in range(10):
-            self.type("\x03")
+            again()
             while text not in self.written[place:] and select.select([self._fd], [], [], 2.0)[0]:
                 assert self._read(), f"the command ended without {text!r}: {self.written!r}"
             if text in self.written[place:]:
                 break
         self._seen = self.written.index(text, place) + len(text)
-
-    def terminate(self) -> None:
-        self._process.terminate()
 
     def end(self) -> int:
         """Read what is left and give the exit code."""
@@ -277,8 +281,7 @@ def test_with_detach_an_interrupt_at_the_question_leaves_the_run_waiting(
 def test_sigterm_at_the_question_leaves_the_run_waiting(weather: Path, capsys: Captured) -> None:
     terminal = Terminal("run", "labels", "Which label format for UPS?")
     terminal.wait_for("(empty: later): ")
-    terminal.terminate()
-    terminal.wait_for("treadle runs submit @last --output call_1=…")
+    terminal.terminate("treadle runs submit @last --output call_1=…")
     assert terminal.end() == codes.TERMINATED
     assert invoke(["runs", "show", "@last", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "requires_action"

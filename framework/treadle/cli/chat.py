@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treadle.cli import exit as codes
-from treadle.cli import walk
+from treadle.cli import lines, walk
+from treadle.cli.ask import ask
 from treadle.cli.context import Invocation, command
 from treadle.cli.live import Live
 from treadle.cli.opening import Opened, conversation_options, opened
@@ -118,10 +119,10 @@ class _Talk:
                 line = sys.stdin.readline()
             return line.removesuffix("\n") if line else None
         try:
-            return walk.ask(PROMPT, signals=self._signals)
+            return ask(PROMPT, signals=self._signals)
         except KeyboardInterrupt:
             complain("\n(Ctrl-C again leaves; so does /exit)")
-        return walk.ask(PROMPT, signals=self._signals)
+        return ask(PROMPT, signals=self._signals)
 
     def _obey(self, word: str) -> None:
         match word:
@@ -138,7 +139,13 @@ class _Talk:
     async def _turn(self, text: str) -> bool:
         """Take a turn; tell whether the conversation can go on."""
         events = turn(self._treadle, self._agent, text, thread=self._thread, overrides=self._overrides)
-        walked = await walk.attend(self._treadle, events, self._live, signals=self._signals)
+        walked = await walk.attend(
+            self._treadle,
+            events,
+            self._live,
+            signals=self._signals,
+            labels=lines.label_width(self._agent.spec),
+        )
         self._thread = walked.run.thread_id
         code = await walk.report(self._treadle, walked, command=self._place.command)
         if self._live.is_broken:

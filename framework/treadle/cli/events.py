@@ -1,4 +1,6 @@
-"""A run's events as lines of JSON: ``{"event": name, "data": object}``, the objects in the wire's shape.
+"""A run's events as JSON: ``{"event": name, "data": object}``, the objects in the wire's shape.
+
+The last line of a committed event also has its `seq`: whoever has read it can go on after it.
 
 The journal knows model calls and tool calls; the wire knows messages and run steps. What the wire announces
 before it changes (a message, a run step) is announced here when its first piece or its end is seen.
@@ -7,6 +9,7 @@ before it changes (a message, a run step) is announced here when its first piece
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from treadle import wire
@@ -21,19 +24,36 @@ if TYPE_CHECKING:
 _OPEN = ("queued", "in_progress", "requires_action", "cancelling")
 
 
-class EventLines:
-    """A sink that writes one event per line to stdout."""
+def print_line(line: wire.Json) -> None:
+    """Write a line of JSON to stdout."""
+    data(json.dumps(line, ensure_ascii=False))
 
-    def __init__(self, treadle: Treadle, agent: Agent) -> None:
+
+class EventLines:
+    """A sink that gives one event after the other, as JSON: on stdout, where nothing else is said."""
+
+    def __init__(
+        self, treadle: Treadle, agent: Agent, *, put: Callable[[wire.Json], None] = print_line
+    ) -> None:
         """Take the run's agent, whose fields are the run's where it does not change them."""
         self._treadle = treadle
         self._agent = agent
+        self._put = put
+        self._lines: list[wire.Json] = []
         self._announced: set[str] = set()
         self._ended: set[str] = set()
         self._reply: str | None = None
 
     async def take(self, event: Event) -> None:
-        """Write what an event is on the wire; some are nothing."""
+        """Write what an event is on the wire; some are nothing, some are several lines."""
+        await self._take(event)
+        lines, self._lines = self._lines, []
+        if lines and event.seq is not None:
+            lines[-1]["seq"] = event.seq
+        for line in lines:
+            self._put(line)
+
+    async def _take(self, event: Event) -> None:
         run_id, name = event.run_id, event.name
         if name.startswith("thread.message.") and event.object_id is not None:
             await self._message(event, event.object_id)
@@ -63,8 +83,7 @@ class EventLines:
 
     async def close(self, run: Run) -> None:
         """Write the last line: how the run is now."""
-        last = {"event": "done", "id": run.id, "status": run.status, "usage": wire.usage(run.usage)}
-        data(json.dumps(last, ensure_ascii=False))
+        self._put({"event": "done", "id": run.id, "status": run.status, "usage": wire.usage(run.usage)})
 
     async def _message(self, event: Event, message_id: str) -> None:
         if event.name == "thread.message.delta":
@@ -132,4 +151,4 @@ class EventLines:
         return found
 
     def _write(self, name: str, found: wire.Json) -> None:
-        data(json.dumps({"event": name, "data": found}, ensure_ascii=False))
+        self._lines.append({"event": name, "data": found})

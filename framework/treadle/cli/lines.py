@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from treadle.objects.agent import AgentSpec
     from treadle.objects.message import ToolCall
-    from treadle.objects.run import Run, Usage
+    from treadle.objects.run import PendingCall, Run, Usage
     from treadle.objects.run_step import Step
 
 WAITING, DONE, FAILED = "◆", "●", "✗"
@@ -89,6 +89,17 @@ def note_of(step: Step, calls: Sequence[ToolCall], output: str | None, *, room: 
     return " · ".join(parts)
 
 
+def decision_text(step: Step) -> str:
+    """Say what a person decided on a call; nothing where nobody was asked."""
+    decision = step.decision
+    if decision is None:
+        return ""
+    verb = "approved" if decision.verdict == "approve" else "rejected"
+    changed = " with other arguments" if decision.arguments is not None else ""
+    by = f" by {one_line(decision.by)}" if decision.by else ""
+    return f"{verb}{changed}{by}"
+
+
 def mark_of(step: Step) -> str:
     """Give the mark of a step; a tool whose error went back to the model counts as failed."""
     return FAILED if step.last_error is not None or step.status == "failed" else DONE
@@ -125,6 +136,29 @@ def waiting_line(call: ToolCall, *, labels: int, columns: int) -> str:
     """Give the line of a call that its client must answer."""
     head = f"  {WAITING} {one_line(call.name):<{labels}} is yours to run with "
     return head + cut(one_line(call.arguments), max(_MIN_NOTE, columns - len(head)))
+
+
+def approval_lines(pending: PendingCall, *, labels: int) -> list[str]:
+    """Give the lines of a call that waits for a person: nothing of its arguments is cut or left out."""
+    call = pending.call
+    assert call is not None
+    what = "wants to run" if pending.action == "approval" else "was interrupted and may have run"
+    found = [f"  {WAITING} {one_line(call.name):<{labels}} {what} with {exactly(call.arguments)}"]
+    if pending.question and pending.question != f"{call.name} wants to run":
+        found.append(f"    {one_line(pending.question)}")
+    if pending.until_ms is not None:
+        outcome = "approved" if pending.default == "approve" else "rejected"
+        found.append(f"    counts as {outcome} when nobody answers until {when(pending.until_ms)}")
+    return found
+
+
+def exactly(arguments: str) -> str:
+    """Give a call's arguments on one line, every character of their values as it is, or a mark where it would act."""
+    try:
+        found = json.dumps(json.loads(arguments), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        found = arguments
+    return visible(found).replace("\n", "\ufffd").replace("\t", "\ufffd")
 
 
 def ended_line(run: Run, steps: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from treadle.cli import exit as codes
-from treadle.cli import walk
+from treadle.cli import lines, walk
 from treadle.cli.context import Invocation, command
 from treadle.cli.live import Live
 from treadle.cli.opening import (
@@ -132,9 +132,7 @@ async def _run(
         if form == "text" or walked.signal is not None or walked.run.status == "requires_action":
             code = await walk.report(treadle, walked, command=place.command, name="@last", hints=hints)
         if shows_usage and walked.run.usage is not None:
-            from treadle.cli.lines import usage_text
-
-            complain(usage_text(walked.run.usage))
+            complain(lines.usage_text(walked.run.usage))
     return codes.BROKEN_PIPE if isinstance(sink, Live) and sink.is_broken else code
 
 
@@ -192,7 +190,7 @@ async def _explain_busy(treadle: Treadle, thread_id: str, error: ThreadBusy) -> 
     if active is None:
         return
     run = await treadle.runs.get(active)
-    ways = {"requires_action": "submit", "queued": "resume"}
+    ways = {"requires_action": "approve" if run.required_approvals else "submit", "queued": "resume"}
     if await walk.left(treadle, [run]):
         ways["in_progress"] = "resume"
     first = f"treadle runs {ways[run.status]} {active}" if run.status in ways else "wait for it"

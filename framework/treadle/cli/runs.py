@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from treadle.cli import approvals, lines, walk
 from treadle.cli import exit as codes
-from treadle.cli import lines, walk
 from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import page, paged
 from treadle.cli.live import Live, describe
@@ -32,7 +32,7 @@ _LEFT = "walker gone"
 
 @click.group(cls=Group)
 def runs() -> None:
-    """List, show, submit to, resume and cancel runs."""
+    """List, show, approve, submit to, resume and cancel runs."""
 
 
 @runs.command(name="list")
@@ -120,6 +120,9 @@ async def _show(place: Opened, name: str) -> None:
         data(_totals(run, steps, resumed=await _resumed(treadle, run)))
         if run.last_error is not None:
             data(f"error   {lines.one_line(f'{run.last_error.code}: {run.last_error.message}')}")
+        for pending in run.required_approvals:
+            for line in lines.approval_lines(pending, labels=lines.label_width(agent.spec)):
+                data(line)
         for call in run.required_action:
             given = lines.one_line(call.arguments)
             data(f"waits   for the output of {call.id}: {lines.one_line(call.name)} {given}")
@@ -156,7 +159,9 @@ async def _show_steps(treadle: Treadle, run: Run, *, labels: int) -> int:
 
 async def _note(treadle: Treadle, run: Run, step: Step, *, room: int) -> str:
     detail = await treadle.runs.detail(run, step)
-    return lines.note_of(step, detail.calls, detail.output, room=room)
+    decided = lines.decision_text(step)
+    said = lines.note_of(step, detail.calls, detail.output, room=max(16, room - len(decided) - 3))
+    return f"{said} · {decided}" if decided else said
 
 
 async def _resumed(treadle: Treadle, run: Run) -> str | None:
@@ -268,11 +273,87 @@ async def _walk(
 ) -> int:
     """Show a run that goes on; `name` is what it was called on the command line."""
     agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
-    live = Live(treadle, agent)
-    walked = await walk.attend(treadle, events, live, signals=signals, detach=detach)
+    live, labels = Live(treadle, agent), lines.label_width(agent.spec)
+    walked = await walk.attend(treadle, events, live, signals=signals, labels=labels, detach=detach)
     hints = [f"Look again:  {place.command(f'runs show {name}')}"]
     code = await walk.report(treadle, walked, command=place.command, name=name, hints=hints)
     return codes.BROKEN_PIPE if live.is_broken else code
+
+
+@runs.command(name="approve")
+@click.argument("run", metavar="RUN")
+@click.argument("call", required=False, metavar="[CALL]")
+@click.option("--arguments", metavar="JSON", help="Run it with these instead; JSON may be @FILE.")
+@click.option("--reject", is_flag=True, help="Keep it from running.")
+@click.option("--reason", metavar="TEXT", help="What the model is told of a rejection.")
+@click.option("--yes", is_flag=True, help="Approve without asking.")
+@walking
+@click.pass_obj
+def approve(
+    invocation: Invocation,
+    *,
+    run: str,
+    call: str | None,
+    arguments: str | None,
+    reject: bool,
+    reason: str | None,
+    yes: bool,
+    base_url: str | None,
+    detach: bool,
+) -> int:
+    """Let the calls run that wait for a person, or reject them, and go on with the run.
+
+    CALL is the id of a call, or the name of its tool where only one call of it waits; without it all calls are
+    meant. Without --yes, --reject or --arguments a terminal is asked about each one.
+    """
+    if reason is not None and not reject:
+        raise click.UsageError("--reason goes with --reject")
+    if reject and (yes or arguments is not None):
+        raise click.UsageError("--reject excludes --yes and --arguments")
+    decided = None
+    if reject:
+        decided = approvals.Decided("reject", reason=reason or "")
+    elif arguments is not None:
+        decided = approvals.Decided("approve", _arguments(arguments))
+    elif yes:
+        decided = approvals.Decided("approve")
+    elif not can_ask():
+        raise click.UsageError("nobody can be asked here; add --yes, --reject or --arguments")
+    place = opened(invocation, base_url=base_url)
+    signals = Signals()
+    return signals.run(_approve(place, run, call, decided=decided, signals=signals, detach=detach))
+
+
+def _arguments(given: str) -> str:
+    text = read_value(given)
+    problem = approvals.not_an_object(text)
+    if problem is not None:
+        raise click.BadParameter(problem, param_hint="--arguments")
+    return text
+
+
+async def _approve(
+    place: Opened,
+    name: str,
+    call: str | None,
+    *,
+    decided: approvals.Decided | None,
+    signals: Signals,
+    detach: bool,
+) -> int:
+    async with place.treadle() as treadle:
+        found = await treadle.runs.get(name)
+        waiting = approvals.chosen(found, call)
+        if decided is not None and decided.arguments is not None and len(waiting) > 1:
+            ids = ", ".join(p.call.id for p in waiting if p.call is not None)
+            raise click.UsageError(f"--arguments are those of one call; name it: {ids}")
+        agent = await treadle.agents.get(found.agent_id, version=found.agent_version)
+        labels = lines.label_width(agent.spec)
+        events = await approvals.decide(treadle, found, waiting, decided, signals=signals, labels=labels)
+        if events is not None:
+            return await _walk(place, treadle, found, events, name=name, signals=signals, detach=detach)
+        rest = await treadle.runs.get(found.id)
+        return await walk.report(treadle, walk.Walked(rest), command=place.command, name=name)
 
 
 @runs.command(name="cancel")

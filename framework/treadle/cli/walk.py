@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import signal
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import click
 
+from treadle.cli import approvals, lines
 from treadle.cli import exit as codes
-from treadle.cli import lines
+from treadle.cli.ask import ask
 from treadle.cli.errors import render
 from treadle.cli.output import can_ask, complain, note
 from treadle.cli.signals import Signals, Terminated
@@ -141,26 +140,39 @@ async def attend(
     sink: Sink,
     *,
     signals: Signals,
+    labels: int = lines.LABELS + 1,
     detach: bool = False,
     asks: bool = True,
 ) -> Walked:
-    """Follow a run; where a person is there, ask for the outputs that it waits for and go on.
+    """Follow a run; where a person is there, ask for the consent or the outputs that it waits for, and go on.
+
+    Units: `labels` is the width of the column of step names.
 
     Errors: those of the stream.
     """
     walked = await follow(treadle, events, sink, signals=signals, detach=detach)
-    while asks and walked.run.status == "requires_action" and walked.signal is None and can_ask():
+    while asks and walked.run.status == "requires_action" and walked.signal is None:
+        if not can_ask():
+            approvals.show(walked.run.required_approvals, labels=labels)
+            break
         try:
-            outputs = ask_outputs(walked.run.required_action, signals=signals)
+            more = await _ask(treadle, walked.run, signals=signals, labels=labels)
         except Terminated:
-            return Walked(walked.run, signal.SIGTERM)
+            return Walked(await treadle.runs.get(walked.run.id), signal.SIGTERM)
         except (KeyboardInterrupt, click.Abort):
             return await _give_up(treadle, walked.run, detach=detach)
-        if outputs is None:
-            break
-        events = treadle.runs.submit_and_stream(walked.run.id, outputs)
-        walked = await follow(treadle, events, sink, signals=signals, detach=detach)
+        if more is None:
+            return Walked(await treadle.runs.get(walked.run.id))
+        walked = await follow(treadle, more, sink, signals=signals, detach=detach)
     return walked
+
+
+async def _ask(treadle: Treadle, run: Run, *, signals: Signals, labels: int) -> AsyncIterator[Event] | None:
+    """Ask for what a run waits for; give its further events, None where something is left for later."""
+    if run.required_approvals:
+        return await approvals.ask_all(treadle, run, signals=signals, labels=labels)
+    outputs = ask_outputs(run.required_action, signals=signals)
+    return None if outputs is None else treadle.runs.submit_and_stream(run.id, outputs)
 
 
 async def _give_up(treadle: Treadle, run: Run, *, detach: bool) -> Walked:
@@ -187,26 +199,6 @@ def ask_outputs(calls: Sequence[ToolCall], *, signals: Signals) -> list[dict[str
     return outputs
 
 
-def ask(prompt: str, *, signals: Signals) -> str | None:
-    """Ask a person for a line, with line editing; None at the end of input.
-
-    Errors: KeyboardInterrupt, Terminated.
-    """
-    with contextlib.suppress(ImportError):
-        importlib.import_module("readline")  # For what it does to input().
-
-    try:
-        with signals.asking():
-            if sys.stdout.isatty():
-                return input(prompt)
-            sys.stderr.write(prompt)
-            sys.stderr.flush()
-            return input()
-    except EOFError:
-        complain("")
-        return None
-
-
 Command = Callable[[str], str]
 
 
@@ -222,7 +214,8 @@ async def report(
     name = name or run.id
     if run.status == "requires_action":
         given = "".join(f" --output {call.id}=…" for call in run.required_action)
-        note(f"requires_action.  Later:  {command(f'runs submit {name}{given}')}", "yellow")
+        later = f"runs approve {name}" if run.required_approvals else f"runs submit {name}{given}"
+        note(f"requires_action.  Later:  {command(later)}", "yellow")
     elif run.status == "queued":
         complain(f"parked {run.id}; go on: {command(f'runs resume {run.id}')}", "yellow")
     elif run.status == "in_progress":

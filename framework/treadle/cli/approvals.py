@@ -1,0 +1,213 @@
+"""Ask a person whether a call may run, and do what the person decides."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from treadle.cli import lines
+from treadle.cli.ask import ask
+from treadle.cli.output import complain
+from treadle.errors import NotFound, StateError
+
+if TYPE_CHECKING:
+    from treadle.cli.signals import Signals
+    from treadle.objects.event import Event
+    from treadle.objects.run import PendingCall, Run
+    from treadle.service import Treadle
+
+PROMPT = "    {question} [y]es / [e]dit / [n]o + reason / [l]ater:  "
+QUESTIONS = {"approval": "approve?", "unknown": "run it again?"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a person decided on a call; `arguments` are what the person made of the model's."""
+
+    verdict: Literal["approve", "reject"]
+    arguments: str | None = None
+    reason: str = ""
+
+
+def who() -> str:
+    """Give the name under which a decision made here is recorded."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # A user without a name: containers have them.
+        return ""
+
+
+def show(waiting: Sequence[PendingCall], *, labels: int) -> None:
+    """List the calls that wait for a person, also where all else is quiet."""
+    for pending in waiting:
+        for line in lines.approval_lines(pending, labels=labels):
+            complain(line, "yellow")
+
+
+def chosen(run: Run, call: str | None) -> tuple[PendingCall, ...]:
+    """Give the calls that a person means: the one of that id, the only one of that tool, or all that wait.
+
+    Errors: StateError when none waits, or several calls of the tool do; NotFound.
+    """
+    waiting = run.required_approvals
+    if not waiting:
+        raise StateError(
+            f"run {run.id} is {run.status}: no call of it waits for a person",
+            status=run.status,
+            event="approve",
+            run=run,
+        )
+    if call is None:
+        return waiting
+    named = [p for p in waiting if p.call is not None and call in (p.call.id, p.call.name)]
+    exact = [p for p in named if p.call is not None and p.call.id == call] or named
+    ids = ", ".join(f"{p.call.id} ({p.call.name})" for p in waiting if p.call is not None)
+    if not exact:
+        raise NotFound("waiting call", call, hint=f"waiting: {ids}")
+    if len(exact) > 1:
+        raise StateError(
+            f"{len(exact)} calls of {call} wait", status=run.status, event="approve", hint=f"name one: {ids}"
+        )
+    return (exact[0],)
+
+
+async def ask_all(
+    treadle: Treadle, run: Run, *, signals: Signals, labels: int
+) -> AsyncGenerator[Event] | None:
+    """Ask about each call that waits, and carry the answers out, as `decide` does."""
+    return await decide(treadle, run, run.required_approvals, None, signals=signals, labels=labels)
+
+
+async def decide(
+    treadle: Treadle,
+    run: Run,
+    waiting: Sequence[PendingCall],
+    decided: Decided | None,
+    *,
+    signals: Signals,
+    labels: int,
+) -> AsyncGenerator[Event] | None:
+    """Decide on calls in turn; give the events of the run when it goes on.
+
+    Shapes: without a decision a person is asked about each. None is given while a call still waits: it was left for
+    later, or was not meant.
+
+    Errors: KeyboardInterrupt, Terminated; those of `runs.approve`, which a person who is asked is told instead.
+    """
+    for pending in waiting:
+        if decided is not None:
+            _, events = await carry_out(treadle, run, pending, decided)
+        else:
+            show([pending], labels=labels)
+            answered = await _ask_until_done(treadle, run, pending, signals=signals)
+            if answered is None:
+                return None
+            _, events = answered
+        if events is not None:
+            return events
+    return None
+
+
+async def _ask_until_done(
+    treadle: Treadle, run: Run, pending: PendingCall, *, signals: Signals
+) -> tuple[Run, AsyncGenerator[Event] | None] | None:
+    """Ask about a call until the answer can be carried out; None where it is left for later.
+
+    Errors: StateError when the call does not wait any more.
+    """
+    while True:
+        answer = ask_one(pending, signals=signals)
+        if answer is None:
+            return None
+        try:
+            return await carry_out(treadle, run, pending, answer)
+        except StateError as e:
+            now = await treadle.runs.get(run.id)
+            if all(p.path != pending.path for p in now.required_approvals):
+                raise
+            complain(f"    {e.message}" + (f"; {e.hint}" if e.hint else ""), "red")
+
+
+def ask_one(pending: PendingCall, *, signals: Signals) -> Decided | None:
+    """Ask about a call; None where it is left for later.
+
+    Errors: KeyboardInterrupt, Terminated.
+    """
+    assert pending.call is not None
+    while True:
+        said = ask(PROMPT.format(question=QUESTIONS[pending.action]), signals=signals)
+        word, _, rest = (said or "later").strip().partition(" ")
+        match word.lower():
+            case "y" | "yes":
+                return Decided("approve")
+            case "e" | "edit":
+                arguments = _edited(pending.call.arguments, signals=signals)
+                if arguments is not None:
+                    return Decided("approve", arguments)
+            case "n" | "no":
+                reason = rest.strip() or ask("    reason (empty: none): ", signals=signals)
+                return None if reason is None else Decided("reject", reason=reason)
+            case "l" | "later" | "":
+                return None
+            case _:
+                complain("    answer y, e, n or l")
+
+
+def _edited(arguments: str, *, signals: Signals) -> str | None:
+    """Ask for other arguments, beginning with those there are; None where they are to stay as they are."""
+    while True:
+        said = ask("    arguments: ", signals=signals, begin_with=lines.exactly(arguments))
+        if not said:
+            return None
+        problem = not_an_object(said)
+        if problem is None:
+            return said
+        complain(f"    {problem} (empty: leave them)")
+        arguments = said
+
+
+def not_an_object(text: str) -> str | None:
+    """Say why a text is no JSON object; None where it is one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        return f"that is not JSON: {e}"
+    return None if isinstance(found, dict) else "arguments are a JSON object"
+
+
+async def carry_out(
+    treadle: Treadle, run: Run, pending: PendingCall, decided: Decided
+) -> tuple[Run, AsyncGenerator[Event] | None]:
+    """Write a decision; give the run, and its further events where the decision made it go on.
+
+    Errors: those of `runs.approve` and `runs.reject`.
+    """
+    assert pending.call is not None
+    # Invariant: the reader is there before the run goes on, and misses nothing.
+    follower = treadle.stream.follow(run.id)
+    try:
+        if decided.verdict == "approve":
+            arguments, digest = decided.arguments, pending.digest
+            after = await treadle.runs.approve(
+                run.id, pending.call.id, arguments=arguments, by=who(), digest=digest
+            )
+        else:
+            after = await treadle.runs.reject(run.id, pending.call.id, reason=decided.reason, by=who())
+    except BaseException:
+        treadle.stream.leave(run.id, follower)
+        raise
+    if after.status == "requires_action":
+        treadle.stream.leave(run.id, follower)
+        return after, None
+
+    async def events() -> AsyncGenerator[Event]:
+        try:
+            async for event in follower:
+                yield event
+        finally:
+            treadle.stream.leave(run.id, follower)
+
+    return after, events()
