@@ -348,7 +348,7 @@ SHORT: tuple[dict[str, Any], ...] = (
     {"choices": [{"delta": {}, "finish_reason": "stop"}]},
 )
 RECORDED = sse(*SHORT)
-RECORDED_CALL = sse(
+RECORDED_CALL_EVENTS: tuple[dict[str, Any], ...] = (
     {
         "choices": [
             {
@@ -361,6 +361,7 @@ RECORDED_CALL = sse(
     {"choices": [{"delta": {"tool_calls": [{"function": {"arguments": 'lesund"}'}}]}}]},
     {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
 )
+RECORDED_CALL = sse(*RECORDED_CALL_EVENTS)
 BOM = b"\xef\xbb\xbf"
 
 
@@ -544,6 +545,18 @@ STREAM = [
     Row("the role and then the end", (Raw(ROLE), HELLO), RETRIED),
     Row("half a reply and then the end", (Raw(HALF),), failed("connection", "3 characters")),
     Row("half a reply and then a cut", (Raw(HALF, end="cut"),), failed("connection", "3 characters")),
+    Row(
+        "half a reply and then a cut, and the agent's rule repeats it",
+        (Raw(HALF, end="cut"), HELLO),
+        RETRIED,
+        spec={"retry": {"max_attempts": 2, "initial_delay": "1ms", "on": ["connection"]}},
+    ),
+    Row(
+        "half a reply and then a cut, more often than the agent's rule repeats it",
+        (Raw(HALF, end="cut"),) * 2,
+        failed("connection", "3 characters"),
+        spec={"retry": {"max_attempts": 2, "initial_delay": "1ms", "on": ["connection"]}},
+    ),
     Row("half a call and then a cut", (Raw(RECORDED_CALL[:200], end="cut"),), failed("connection")),
     Row("a text event twice", (Raw(sse(SHORT[0], SHORT[0], *SHORT[1:])),), completed("GrüßeGrüße 😀!")),
     Row("the last event twice", (Raw(sse(*SHORT, SHORT[2])),), completed()),

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import socket
 import threading
 from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -17,11 +17,14 @@ from endpoint_table import (
     MOST_ARGUMENT_BYTES,
     SWEEPS,
     TLS_ALERT,
+    Outcome,
     Row,
+    completed,
     lines,
     rows,
 )
 
+from treadle.objects.message import Message
 from treadle.objects.run import Run
 from treadle.providers import openai as provider_module
 from treadle.providers.base import Endpoint
@@ -85,7 +88,7 @@ class Table:
         return self.workshop.open(providers={"openai": provider}, tools=[*self.tools, payroll])
 
     @contextlib.asynccontextmanager
-    async def open(self, base_url: str):
+    async def open(self, base_url: str) -> AsyncGenerator[None]:
         connections = {"default": {"type": "openai", "base_url": base_url}}
         spec = {"model": "gpt-x", "connections": connections, "instructions": "Be brief."}
         try:
@@ -110,7 +113,7 @@ class Table:
     async def thread(self) -> str:
         return (await self.main.threads.create(messages=[{"role": "user", "content": "Hello?"}])).id
 
-    async def rows(self, thread_id: str) -> list[Any]:
+    async def rows(self, thread_id: str) -> list[Message]:
         return await self.main.store.rows(self.main.tenant, thread_id, limit=100_000)
 
 
@@ -120,7 +123,7 @@ async def payroll(who: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def address_of(row: Row, server: ChatServer):
+async def address_of(row: Row, server: ChatServer) -> AsyncGenerator[str]:
     """Give the address that a row's endpoint has."""
     if row.host not in ("alert", "hang"):
         yield f"{row.scheme}://{row.host}:{server.port}/v1"
@@ -144,7 +147,7 @@ async def address_of(row: Row, server: ChatServer):
 
 
 @pytest.fixture(autouse=True)
-def resolver(monkeypatch):
+def resolver(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Answer names that end in .invalid here, so that no question leaves the machine."""
     ask, released = socket.getaddrinfo, threading.Event()
 
@@ -171,8 +174,13 @@ CASES = [
 
 @pytest.mark.parametrize(("section", "row", "is_later"), CASES)
 async def test_the_run_ends_as_the_table_says_and_the_thread_takes_the_next_turn(
-    section, row, is_later, workshop, resolver, record_property
-):
+    section: str,
+    row: Row,
+    is_later: bool,
+    workshop: Any,
+    resolver: threading.Event,
+    record_property: Callable[[str, object], None],
+) -> None:
     for name, value in (("table", TABLE), ("row", f"{section}: {row.name}"), ("runs", 1)):
         record_property(name, value)
     table = Table(workshop, row)
@@ -187,21 +195,21 @@ async def test_the_run_ends_as_the_table_says_and_the_thread_takes_the_next_turn
         run = await table.turn(table.main, thread_id, *opening, *row.turns, *closing(row))
         await server.listen()
         resolver.set()
-        await holds(table, row, run, thread_id, len(opening))
+        await holds(table, run, thread_id, len(opening))
         await next_turn(table, thread_id, address)
     assert asyncio.all_tasks() <= before
 
 
-def closing(row):
+def closing(row: Row) -> tuple[Turn, ...]:
     """Give the answer that follows results of tools, or one to spare where real time is short."""
     has_calls = row.outcome.ran or row.outcome.kind == "told"
     is_spare = row.timeout_s == HANG_S and row.outcome.kind == "retried"
     return (HELLO,) if has_calls or is_spare else ()
 
 
-async def holds(table, row, run, thread_id, opened):
+async def holds(table: Table, run: Run, thread_id: str, opened: int) -> None:
     """Hold a run that has ended against its row."""
-    outcome, server = row.outcome, table.server
+    row, outcome, server = table.row, table.row.outcome, table.server
     assert server.objections == []
     held = await table.rows(thread_id)
     said = next((r.text for r in reversed(held) if r.role == "assistant" and not r.tool_calls), None)
@@ -214,6 +222,7 @@ async def holds(table, row, run, thread_id, opened):
             assert (said or "") == outcome.text
         case "failed":
             assert run.status == "failed"
+            assert run.last_error is not None
             assert (run.last_error.code, outcome.words in run.last_error.message) == (outcome.detail, True), (
                 run.last_error
             )
@@ -227,20 +236,19 @@ async def holds(table, row, run, thread_id, opened):
         assert table.script == deque()
     assert table.ran == [{"city": "Bergen"}] * opened + list(outcome.ran)
     if outcome.kind == "told":
-        errors = [
-            json.loads(r.text)["error"] for r in held if r.role == "tool" and r.text.startswith('{"error"')
-        ]
+        texts = [r.plain for r in held if r.role == "tool"]
+        errors = [json.loads(t)["error"] for t in texts if t.startswith('{"error"')]
         assert len(errors) == len([c for r in held for c in r.tool_calls]) - len(table.ran)
         assert outcome.words in errors[0]
         assert all(len(e) < 2000 for e in errors)
         results = [m["content"] for m in server.requests[-1].messages if m["role"] == "tool"]
-        assert sorted(results) == sorted(r.text for r in held if r.role == "tool")
+        assert sorted(results) == sorted(texts)
         steps = await table.main.store.steps(table.main.tenant, run.id)
         assert outcome.detail in [s.last_error.code for s in steps if s.last_error]
-    await keeps_arguments(row, held[opened * 2 :])
+    keeps_arguments(row, held[opened * 2 :])
 
 
-async def keeps_arguments(row, held):
+def keeps_arguments(row: Row, held: Sequence[Message]) -> None:
     """The thread keeps what the model wrote, and nothing that it did not write."""
     calls = [c for r in held if r.role == "assistant" for c in r.tool_calls]
     written = row.stored
@@ -249,13 +257,15 @@ async def keeps_arguments(row, held):
     if written == ("cut",):
         [call] = calls
         assert 1000 < len(call.arguments) < MOST_ARGUMENT_BYTES
-        assert call.arguments[:1000] == row.turns[0].calls[0].arguments[:1000]
+        [turn] = row.turns
+        assert isinstance(turn, Reply)
+        assert call.arguments[:1000] == turn.calls[0].arguments[:1000]
         return
     if row.stored is not None or (calls and written):
         assert [c.arguments for c in calls] == list(written)
 
 
-async def next_turn(table, thread_id, address):
+async def next_turn(table: Table, thread_id: str, address: str) -> None:
     """Say something more to an endpoint that can be reached: being strict, it takes the whole history."""
     server, seen = table.server, len(table.server.requests)
     other = table.main if address == server.base_url else table.treadle(server.base_url)
@@ -276,8 +286,8 @@ SWEPT = [(name, body, outcome) for name, (body, outcome) in SWEEPS.items()]
 
 @pytest.mark.parametrize(("name", "body", "outcome"), SWEPT, ids=[name for name, *_ in SWEPT])
 async def test_a_recorded_stream_that_is_cut_at_any_byte_is_whole_or_nothing(
-    name, body, outcome, workshop, record_property
-):
+    name: str, body: bytes, outcome: Outcome, workshop: Any, record_property: Callable[[str, object], None]
+) -> None:
     for key, value in (("table", TABLE), ("row", f"sweep: {name}"), ("runs", len(body))):
         record_property(key, value)
     row = Row(name, (), outcome, max_retries=1)
@@ -297,7 +307,11 @@ async def test_a_recorded_stream_that_is_cut_at_any_byte_is_whole_or_nothing(
                 assert said == [GREETING], at
                 seen.add("ran" if table.ran else "completed" if attempts == 1 else "retried")
             else:
-                assert (run.status, run.last_error.code, table.ran) == ("failed", "connection", []), at
+                assert (run.status, run.last_error and run.last_error.code, table.ran) == (
+                    "failed",
+                    "connection",
+                    [],
+                ), at
                 seen.add("failed")
             await table.main.messages.create(thread_id, role="user", content="And now?")
             again = await table.turn(table.main, thread_id, Reply("Next."))
@@ -306,23 +320,23 @@ async def test_a_recorded_stream_that_is_cut_at_any_byte_is_whole_or_nothing(
 
 
 async def test_a_reply_that_never_ends_is_left_even_where_nothing_bounds_the_request(
-    workshop, monkeypatch, record_property
-):
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
     monkeypatch.setattr(provider_module, "LONGEST_ATTEMPT_S", 0.1)
     for key, value in (("table", TABLE), ("row", "connection: no timeout, and no end"), ("runs", 1)):
         record_property(key, value)
-    row = Row("", (), None, timeout_s=None, max_retries=0)
+    row = Row("no end", (), completed(), timeout_s=None, max_retries=0)
     table = Table(workshop, row)
-    drip = Raw(itertools.repeat(b": PROCESSING\n\n", 10_000), delay_s=0.005)
+    drip = Raw([b": PROCESSING\n\n"] * 10_000, delay_s=0.005)
     async with table.server as server, table.open(server.base_url):
         for endless in (drip, Hang()):
             thread_id = await table.thread()
             run = await table.turn(table.main, thread_id, endless)
-            assert (run.status, run.last_error.code) == ("failed", "timeout")
+            assert (run.status, run.last_error and run.last_error.code) == ("failed", "timeout")
             await next_turn(table, thread_id, server.base_url)
 
 
-def test_the_table_has_its_size_and_no_row_twice():
+def test_the_table_has_its_size_and_no_row_twice() -> None:
     names = [f"{section}: {row.name}" for section, row in rows()]
     assert len(names) == len(set(names)) >= 250
     assert len(list(lines())) == len(names) + len(SWEEPS)
