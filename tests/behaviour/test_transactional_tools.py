@@ -159,7 +159,8 @@ async def test_a_cancelled_call_writes_nothing(workshop):
         [{"calls": [call("save", name="Tom")]}, {"calls": [call("slow")]}], tools=[save, slow]
     )
     run = await scene.create()
-    await begun.wait()
+    async with asyncio.timeout(30):
+        await begun.wait()
     await scene.runs.cancel(run.id)
     assert (await scene.runs.wait(run.id)).status == "cancelled"
     go_on.set()

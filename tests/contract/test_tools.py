@@ -95,6 +95,34 @@ class TestFunctionOfTheProject(TestFunction):
         return bind(spec, Binding(self.root, ("contract_tools",))), {"city": "Paris"}
 
 
+class TestFunctionInItsOwnProcess(TestFunction):
+    """The same again, where a call may end a process."""
+
+    @pytest.fixture(autouse=True)
+    def in_a_project(self, tmp_path):
+        (tmp_path / "contract_processes.py").write_text(
+            "def weather(city: str, days: int = 1) -> dict:\n"
+            "    'Get the weather.'\n"
+            "    return {'city': city, 'days': days, 'half': '\\ud800'}\n\n"
+            "def fail(city: str) -> str:\n    raise ValueError(f'no {city}\\nnor anything else')\n\n"
+            "def hang(city: str) -> str:\n    while True:\n        pass\n"
+        )
+        self.root = tmp_path
+
+    def found(self, name, **fields):
+        spec = FunctionTool(name=name, call=f"contract_processes:{name}", isolate=True, **fields)
+        return bind(spec, Binding(self.root, ("contract_processes",))), {"city": "Paris"}
+
+    def answering(self):
+        return self.found("weather")
+
+    def failing(self):
+        return self.found("fail")
+
+    def hanging(self):
+        return self.found("hang", timeout="10ms")
+
+
 class TestFunctionOfTheClient(ToolContract):
     is_client_side = True
 

@@ -276,6 +276,9 @@ def _contradictions(
     if tool.is_client_side and tool.pass_:
         said = "nothing can be passed to a function that runs on the client's side"
         findings.add("TR114", said, (*path, "pass"), at="key", hint="remove pass, or give a call")
+    if tool.is_client_side and tool.isolate:
+        said = "a function that runs on the client's side has no process here"
+        findings.add("TR114", said, (*path, "isolate"), at="key", hint="remove isolate, or give a call")
     if tool.is_client_side and tool.effect == "transactional":
         said = "a function that runs on the client's side cannot write with its step"
         findings.add("TR114", said, (*path, "effect"), hint="remove effect, or give a call")

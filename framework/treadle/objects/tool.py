@@ -84,6 +84,10 @@ class FunctionTool(Record):
         default=None, description="Whether a person must agree before it runs."
     )
     timeout: Duration | None = Field(default=None, description="How long one call may take.")
+    isolate: bool = Field(
+        default=False,
+        description="Run it in a process of its own, which a cancel or a timeout ends; not for async functions.",
+    )
     retry: Retry | None = Field(
         default=None, description="How failed calls are repeated; not for effect `once`."
     )

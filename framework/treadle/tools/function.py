@@ -1,27 +1,26 @@
 """Python functions as tools: found by name on an allow-list, described by their own signature.
 
-Hazard: `resolve` imports code. It is called when a run starts, never while a document is loaded.
+Hazard: `bind` imports code. It is called when a run starts, never while a document is loaded.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
-from typing import Any, cast, get_type_hints
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from treadle.errors import ConfigurationError
 from treadle.objects.record import JsonSchema, parse_duration
 from treadle.objects.tool import FunctionTool
 from treadle.providers.base import ToolDefinition
 from treadle.tools.base import Binding, BoundTool, CallContext, Invoke
+from treadle.tools.importing import locate, resolve
 from treadle.tools.schema_check import checker
 from treadle.tools.threads import in_thread
+
+if TYPE_CHECKING:
+    from treadle.tools.isolated import Target
 
 _PASSED = ("run", "thread", "idempotency_key", "tx")
 _EMPTY: JsonSchema = {"type": "object", "properties": {}}
@@ -34,6 +33,11 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
     """
     timeout_s = parse_duration(spec.timeout) if spec.timeout else None
     if spec.is_client_side:
+        if spec.isolate:
+            raise ConfigurationError(
+                f"tool '{spec.name}' says isolate, and its client runs it",
+                hint="remove isolate, or give it a call or runs: server",
+            )
         if spec.effect == "transactional":
             raise ConfigurationError(
                 f"tool '{spec.name}' has the effect transactional, and its client runs it",
@@ -43,7 +47,7 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
         definition = ToolDefinition(spec.name, spec.description, parameters, spec.strict)
         return BoundTool(spec, definition, None, timeout_s, _problems(spec.name, parameters))
     if spec.call:
-        function = resolve(spec.call, binding)
+        function = resolve(spec.call, root=binding.root, allow_modules=binding.allow_modules)
     else:
         found = binding.callables.get(spec.name)
         if found is None:
@@ -66,7 +70,7 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
         description, derived, convert = _documentation(function)[0], None, None
     parameters = spec.parameters or derived or _EMPTY
     definition = ToolDefinition(spec.name, spec.description or description, parameters, spec.strict)
-    invoke = _invoker(function, tuple(passed), convert if parameters == derived else None)
+    invoke = _invoker(spec, function, binding, tuple(passed), convert if parameters == derived else None)
     return BoundTool(spec, definition, invoke, timeout_s, _problems(spec.name, parameters))
 
 
@@ -110,19 +114,35 @@ def _problems(name: str, parameters: JsonSchema) -> Callable[[Any], list[str]] |
 
 
 def _invoker(
+    spec: FunctionTool,
     function: Callable[..., Any],
+    binding: Binding,
     passed: tuple[str, ...],
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None,
 ) -> Invoke:
-    """Give the coroutine function that calls it: async functions on the loop, others in a thread."""
+    """Give the coroutine function that calls it: async functions on the loop, others in a thread or a process."""
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+    def supply(context: CallContext) -> dict[str, Any]:
+        supplied = (context.run_id, context.thread_id, context.idempotency_key, context.tx)
+        return {n: v for n, v in zip(_PASSED, supplied, strict=True) if n in passed}
+
+    if spec.isolate:
+        if is_async:
+            raise ConfigurationError(
+                f"tool '{spec.name}' says isolate, and its function is async",
+                hint="remove isolate: an async function stops when its call is cancelled anyway",
+            )
+        from treadle.tools import isolated
+
+        target = _target(spec, function, binding, passed, converts=convert is not None)
+        return isolated.invoker(target, supply, _context_variables(function))
 
     async def invoke(arguments: dict[str, Any], context: CallContext) -> Any:
         if convert is not None:
             arguments = convert(arguments)
         if passed:
-            supplied = (context.run_id, context.thread_id, context.idempotency_key, context.tx)
-            arguments = arguments | {n: v for n, v in zip(_PASSED, supplied, strict=True) if n in passed}
+            arguments = arguments | supply(context)
         if is_async:
             return await function(**arguments)
         given = await in_thread(function, arguments)
@@ -132,104 +152,33 @@ def _invoker(
     return invoke
 
 
-# -- finding -------------------------------------------------------------------------------------------------
+def _target(
+    spec: FunctionTool,
+    function: Callable[..., Any],
+    binding: Binding,
+    passed: tuple[str, ...],
+    *,
+    converts: bool,
+) -> Target:
+    """Say how another process finds the function: as a document names it, or where this one has it from.
 
-
-def resolve(call: str, binding: Binding) -> Callable[..., Any]:
-    """Import ``package.module:attribute`` if the allow-list has its module.
-
-    Errors: ConfigurationError; the object must be a function or a class that an allowed module defines, and
-    no segment of its path may begin with an underscore.
+    Errors: ConfigurationError for a registered function that no other process can import.
     """
-    module_name, _, path = call.partition(":")
-    segments = path.split(".")
-    if not path or any(
-        s.startswith("_") or not s.isidentifier() for s in [*module_name.split("."), *segments]
-    ):
-        raise ConfigurationError(
-            f"'{call}' does not name a public function", hint="write package.module:function"
-        )
-    if not is_allowed(module_name, binding.allow_modules):
-        raise ConfigurationError(
-            f"module '{module_name}' is not on the project's allow-list",
-            hint=f"add it to treadle.yaml: python: {{allow_modules: [{module_name}]}}",
-        )
-    target: Any = import_module(module_name, binding.root)
-    for segment in segments:
-        target = (
-            inspect.getattr_static(target, segment, None)
-            if inspect.isclass(target)
-            else getattr(target, segment, None)
-        )
-        if isinstance(target, (staticmethod, classmethod)):
-            target = cast("Any", target).__func__
-        if target is None:
-            raise ConfigurationError(
-                f"module '{module_name}' has no '{path}'", hint="check the spelling of `call`"
-            )
-    home = getattr(target, "__module__", None)
-    if not (inspect.isfunction(target) or inspect.isclass(target)) or not isinstance(home, str):
-        raise ConfigurationError(f"'{call}' is a {type(target).__name__}, not a function")
-    if not is_allowed(home, binding.allow_modules):
-        raise ConfigurationError(
-            f"'{call}' comes from module '{home}', which is not on the allow-list",
-            hint="name the function where it is defined, and allow that module",
-        )
-    return cast("Callable[..., Any]", target)
+    from treadle.tools.isolated import Target
+
+    root = str(binding.root) if binding.root is not None else None
+    if spec.call:
+        return Target(spec.call, root, binding.allow_modules, None, converts, passed)
+    call, file = locate(function)
+    return Target(call, root, None, str(file) if file is not None else None, converts, passed)
 
 
-def is_allowed(module: str, allow_modules: tuple[str, ...]) -> bool:
-    """Tell whether a module, or one that contains it, is on the allow-list."""
-    return any(module == allowed or module.startswith(f"{allowed}.") for allowed in allow_modules)
-
-
-def import_module(name: str, root: Path | None) -> ModuleType:
-    """Import a module, the project's own folder first.
-
-    Errors: ConfigurationError that says what the import raised.
-    """
-    try:
-        file = _project_file(name, root)
-        if file is None:
-            return importlib.import_module(name)
-        assert root is not None
-        return _import_file(name, file, root)
-    except ConfigurationError:
-        raise
-    except BaseException as e:
-        if isinstance(e, (KeyboardInterrupt, GeneratorExit)):
-            raise
-        raise ConfigurationError(f"module '{name}' cannot be imported: {type(e).__name__}: {e}") from e
-
-
-def _project_file(name: str, root: Path | None) -> Path | None:
-    if root is None:
-        return None
-    base = root.joinpath(*name.split("."))
-    for file in (base.with_name(base.name + ".py"), base / "__init__.py"):
-        if file.is_file():
-            return file.resolve()
-    return None
-
-
-@lru_cache(maxsize=256)
-def _import_file(name: str, file: Path, root: Path) -> ModuleType:
-    """Import a project's module; two projects of one process may have modules of the same name."""
-    loaded = sys.modules.get(name)
-    if loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() == file:
-        return loaded
-    sys.path.insert(0, str(root))
-    try:
-        if loaded is None:
-            return importlib.import_module(name)
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(root))
+def _context_variables(function: Callable[..., Any]) -> dict[str, ContextVar[Any]]:
+    """Give the context variables that the function's module has a name for."""
+    names = cast("dict[str, object]", getattr(inspect.unwrap(function), "__globals__", {}))
+    return {
+        name: cast("ContextVar[Any]", value) for name, value in names.items() if isinstance(value, ContextVar)
+    }
 
 
 # -- describing ----------------------------------------------------------------------------------------------

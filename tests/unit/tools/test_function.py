@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 
 from treadle.errors import ConfigurationError
 from treadle.objects.tool import FunctionTool
+from treadle.tools import importing
 from treadle.tools.base import Binding, CallContext
-from treadle.tools.function import bind, describe, resolve
+from treadle.tools.function import bind, describe
 
 SOURCE = """
 import os, subprocess, builtins, functools, pathlib, shutil
@@ -68,6 +69,10 @@ class Meta(type):
     def __call__(cls):
         return "called"
 """
+
+
+def resolve(call, binding):
+    return importing.resolve(call, root=binding.root, allow_modules=binding.allow_modules)
 
 
 @pytest.fixture
