@@ -920,6 +920,26 @@ def test_an_address_that_is_none_is_refused_with_an_example(address):
     assert "http://" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("provider", [OpenAIProvider, AzureOpenAIProvider])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://[::1/v1",
+        "http://me:hunter2222",
+        "http://host:0/v1",
+        "http://me:hunter2222@host:abc/v1",
+        "http://me:hunter2222@host:99999999/v1",
+        "http://me:hunter2222@\x00/v1",
+        "http://me:hunter2222@e\u0301\u200b/v1",
+        "http://host/\ud800",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_refused_without_its_password(address, provider):
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        provider(Endpoint(address))
+    assert "hunter" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_an_endpoint_is_printed_without_its_secrets():
     assert "canary" not in repr(Endpoint("http://h/v1", KEY, headers={"X": "canary"}))
 

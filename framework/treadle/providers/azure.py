@@ -13,7 +13,7 @@ from treadle.clock import Clock
 from treadle.errors import ConfigurationError
 from treadle.providers.base import Emit, Endpoint, ModelReply, ModelRequest
 from treadle.providers.chat_request import OPENAI_DIALECT
-from treadle.providers.openai import UNUSED_KEY, OpenAIProvider
+from treadle.providers.openai import UNUSED_KEY, OpenAIProvider, check_endpoint
 
 if TYPE_CHECKING:
     import openai
@@ -82,6 +82,7 @@ def resource(endpoint: Endpoint) -> Endpoint:
     if not endpoint.base_url:
         hint = "write it like https://my-resource.openai.azure.com"
         raise ConfigurationError("a connection of type azure_openai needs a base_url", hint=hint)
+    check_endpoint(endpoint, endpoint.base_url)
     url = urlsplit(endpoint.base_url)
     named = _DEPLOYMENT.search(url.path)
     version = parse_qs(url.query).get("api-version", [None])[0]

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import itertools
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
@@ -96,11 +96,19 @@ class OpenAIProvider:
         self._clock = clock or SystemClock()
         self._jitter = jitter
         self._base_url = endpoint.base_url or OPENAI_URL
-        self._secrets = secrets_of(endpoint)
         check_endpoint(endpoint, self._base_url)
+        self._secrets = secrets_of(endpoint)
         self._dialect = _dialect(self._base_url)
-        self._client = self._connect()
+        self._client = self._connected()
         self._headers = self._request_headers()
+
+    def _connected(self) -> openai.AsyncOpenAI:
+        import httpx2
+
+        # Hazard: the library quotes the address that it refuses, and that may have a password.
+        with contextlib.suppress(httpx2.InvalidURL):
+            return self._connect()
+        raise no_address()
 
     def _connect(self) -> openai.AsyncOpenAI:
         from openai import AsyncOpenAI
@@ -208,7 +216,7 @@ class OpenAIProvider:
         response = await self._post(body, limit)
         try:
             content_type = response.headers.get("content-type", "").lower()
-            async with aclosing(response.aiter_bytes()) as chunks:
+            async with contextlib.aclosing(response.aiter_bytes()) as chunks:
                 document = await _read_events(chunks, content_type, _Taker(reply, timer, scene))
             if document is not None:
                 _take_document(document, content_type, reply, scene)
@@ -435,17 +443,29 @@ def _dialect(base_url: str) -> Dialect:
     return OPENAI_DIALECT if host.endswith((".openai.com", ".azure.com")) else Dialect("max_tokens")
 
 
+def no_address(quoted: str = "") -> ConfigurationError:
+    """Give the error of an address that is none; it is quoted only where it is known what in it is secret."""
+    which = f" '{quoted}'" if quoted else ""
+    return ConfigurationError(
+        f"base_url{which} is no address of a server", hint="write it like http://localhost:11434/v1"
+    )
+
+
 def check_endpoint(endpoint: Endpoint, base_url: str) -> None:
     """Refuse an address that is none, and keys and headers that HTTP cannot carry.
 
     Errors: ConfigurationError.
     """
-    url = urlsplit(base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ConfigurationError(
-            f"base_url '{Scene(base_url, secrets=secrets_of(endpoint)).quote(base_url)}' is no address of a server",
-            hint="write it like http://localhost:11434/v1",
-        )
+    try:
+        url = urlsplit(base_url)
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        base_url.encode()
+    except ValueError:
+        url, is_address = None, False
+    if url is None:
+        raise no_address()
+    if not is_address:
+        raise no_address(Scene(base_url, secrets=secrets_of(endpoint)).quote(base_url))
     for name, value in (("api_key", endpoint.api_key or ""), *endpoint.headers.items()):
         if not (value.isascii() and value.strip().isprintable()):
             raise ConfigurationError(
