@@ -20,8 +20,7 @@ from treadle.objects.project import Project, ProjectSpec
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
 from treadle.settings import Settings
-from treadle.store import open_store
-from treadle.testing.crash_points import Point, Points, WatchedTreadle, watch_store
+from treadle.testing.crash_points import Point, Points, WatchedTreadle, watched_store
 from treadle.testing.crash_scenario import Conversation, Lived, Outcome, Place, Scenario
 from treadle.testing.crash_verdict import Reading, journal_wrongs, reading, store_wrongs, wrongs
 from treadle.testing.receiver import Receiver
@@ -83,9 +82,7 @@ async def _live(life: Life) -> dict[str, Any]:
         "settings": Settings(), "project": Project(ProjectSpec.model_construct(), life.folder), "clock": place.clock,
         "walk": True, **scenario.setup(place),
     }  # fmt: skip
-    opening = points.before("open")
-    store = watch_store(open_store(f"sqlite:///{life.folder / 'treadle.db'}"), points)
-    points.after(opening)
+    store = watched_store(life.folder / "treadle.db", points)
     async with WatchedTreadle(store, points=points, **options) as treadle:
         place.opened = treadle
         await treadle.recover()

@@ -7,6 +7,7 @@ call of a model. A point has a name that says what happened there and counts how
 Rules
 
 1. A call of the store is a point unless it is known to only read: what is new is watched without being named here.
+   A transaction that no such call explains (a second one within a call, or one outside of all) is a point as well.
 2. Watching changes nothing: no waiting, no other order, no other result.
 3. What was passed is written to the receiver before the process dies.
 """
@@ -18,8 +19,10 @@ import inspect
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from treadle.objects.agent import Agent
@@ -30,6 +33,8 @@ from treadle.providers.base import Delta, Emit, ModelReply, ModelRequest, Provid
 from treadle.service import Treadle
 from treadle.steps.base import Plan
 from treadle.store.base import Blob, Checkpoint, Committed, Graph, Store
+from treadle.store.connection import Connection, connect
+from treadle.store.sqlite import SqliteStore
 from treadle.testing.receiver import Receiver
 from treadle.tools.base import BoundTool
 
@@ -92,12 +97,48 @@ def fingerprint(text: str | None) -> str:
 # -- the store -------------------------------------------------------------------------------------------------
 
 
+class Commits:
+    """Hear of each transaction of the database, and make a point of those that no call of the store explains."""
+
+    def __init__(self, points: Points) -> None:
+        """Take where the points are passed."""
+        self._points = points
+        self._inside: list[list[str | int]] = []
+
+    def open(self, path: Path | None) -> Connection:
+        """Open a connection that is listened to: the `opener` of a store."""
+        connection = connect(path)
+        cast("Any", connection).set_commit_hook(self._heard)
+        return connection
+
+    @contextmanager
+    def within(self, name: str) -> Generator[None]:
+        """Expect one transaction, and no more, until the call of that name is over."""
+        call: list[str | int] = [name, 0]
+        self._inside.append(call)
+        try:
+            yield
+        finally:
+            self._inside.remove(call)
+
+    def _heard(self) -> bool:
+        # Hazard: the hook runs inside of the commit, where true would undo it.
+        if not self._inside:
+            self._points.reach("commit.alone")
+        for call in self._inside:
+            call[1] = int(call[1]) + 1
+            if call[1] > 1:
+                self._points.reach(f"{call[0]}.again")
+        return False
+
+
 class _WatchedStore:
     """A store whose writing calls are points."""
 
-    def __init__(self, store: Store, points: Points) -> None:
+    def __init__(self, store: Store, points: Points, commits: Commits) -> None:
         self._store = store
         self._points = points
+        self._commits = commits
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._store, name)
@@ -108,27 +149,35 @@ class _WatchedStore:
         return watched
 
     def _watch(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        points = self._points
+        points, commits = self._points, self._commits
 
         async def later(*args: Any, **named: Any) -> Any:
-            point = points.before(_name_of(name, args))
-            result = await call(*args, **named)
+            said = _name_of(name, args)
+            point = points.before(said)
+            with commits.within(said):
+                result = await call(*args, **named)
             _remember(points.receiver, name, args, result)
             points.after(point)
             return result
 
         def at_once(*args: Any, **named: Any) -> Any:
-            point = points.before(_name_of(name, args))
-            result = call(*args, **named)
+            point = points.before(name)
+            with commits.within(name):
+                result = call(*args, **named)
             points.after(point)
             return result
 
         return later if inspect.iscoroutinefunction(call) else at_once
 
 
-def watch_store(store: Store, points: Points) -> Store:
-    """Give a store whose every writing call passes a point before and after it."""
-    return cast("Store", cast("object", _WatchedStore(store, points)))
+def watched_store(path: Path, points: Points) -> Store:
+    """Open the store of a file; every call of it that writes passes a point before and after."""
+    commits = Commits(points)
+    point = points.before("open")
+    with commits.within("open"):
+        store = SqliteStore(path, opener=commits.open)
+    points.after(point)
+    return cast("Store", cast("object", _WatchedStore(store, points, commits)))
 
 
 def _name_of(call: str, args: tuple[Any, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -158,6 +159,73 @@ def _charged_once(outcome: Outcome) -> Iterable[str]:
 ONCE = Scenario(name="once", setup=_once, drive=_drive_once, holds=_charged_once)
 
 
+# -- a call that a person is asked about when nobody knows what became of it ---------------------------------------------
+
+
+async def _drive_asked(place: Place) -> None:
+    agent = await place.agent(model="scripted", tools=[_tool("charge", "once", on_unknown="ask")])
+    thread = await place.thread(place.words("user"))
+    run = await place.finish(await place.first_run(thread, agent))
+    while run.required_approvals:
+        await place.treadle.runs.reject(run.id, reason="let it be", by="ada")
+        run = await place.finish(run)
+
+
+ASKED = Scenario(name="asked", setup=_once, drive=_drive_asked, holds=_charged_once)
+
+
+# -- calls that a person must agree to -------------------------------------------------------------------------------------
+
+
+def _approval(place: Place) -> Mapping[str, Any]:
+    async def pay(amount: int) -> str:
+        """Pay an amount."""
+        await place.turns("pay", amount)
+        place.receiver.note("paid", amount=amount)
+        return f"paid {amount}"
+
+    calls = [("pay", {"amount": n}) for n in range(2 + place.draw(3, "calls"))]
+    return {"tools": [pay], "providers": _model(_in_turn(_calls(*calls), place.words("answer")))}
+
+
+async def _drive_approval(place: Place) -> None:
+    runs = place.treadle.runs
+    agent = await place.agent(model="scripted", tools=[_tool("pay", "once", approval="always")])
+    thread = await place.thread(place.words("user"))
+    run = await place.finish(await place.first_run(thread, agent))
+    while run.required_approvals:
+        pending = run.required_approvals[-1]
+        assert pending.call is not None
+        amount = int(json.loads(pending.call.arguments)["amount"])
+        match _verdict(place, amount):
+            case "reject":
+                await runs.reject(run.id, pending.call.id, reason="too much", by="ada")
+            case "edit":
+                await runs.approve(run.id, pending.call.id, arguments={"amount": amount + 100}, by="ada")
+            case _:
+                await runs.approve(run.id, pending.call.id, by="ada", digest=pending.digest)
+        run = await place.finish(run)
+
+
+def _verdict(place: Place, amount: int) -> str:
+    return ("approve", "edit", "reject")[place.draw(3, "verdict", amount)]
+
+
+def _paid_as_agreed(outcome: Outcome) -> Iterable[str]:
+    place = outcome.place
+    verdicts = {n: _verdict(place, n) for n in range(2 + place.draw(3, "calls"))}
+    agreed = [n + 100 * (verdict == "edit") for n, verdict in verdicts.items() if verdict != "reject"]
+    paid = sorted(note["amount"] for note in outcome.notes if note["what"] == "paid")
+    unknown = sum(
+        "unknown" in (row.text or "") for c in outcome.threads for row in c.rows if row.role == "tool"
+    )
+    if len(set(paid)) < len(paid) or not set(paid) <= set(agreed) or len(paid) + unknown < len(agreed):
+        yield f"{agreed} were agreed to, {paid} were paid, of {unknown} nobody knows"
+
+
+APPROVAL = Scenario(name="approval", setup=_approval, drive=_drive_approval, holds=_paid_as_agreed)
+
+
 # -- a call that its receiver knows again -----------------------------------------------------------------------------
 
 
@@ -192,27 +260,33 @@ IDEMPOTENT = Scenario(
 )
 
 
-# -- an endpoint that fails at first ----------------------------------------------------------------------------------
+# -- an endpoint and a tool that fail at first ----------------------------------------------------------------------------------
 
 _ATTEMPTS = 3
 
 
 def _retry(place: Place) -> Mapping[str, Any]:
-    failures = 1 + place.draw(_ATTEMPTS - 1, "failures")
+    # They are down for the first calls that anybody makes, whoever makes them.
+    failures = {what: 1 + place.draw(_ATTEMPTS - 1, what) for what in ("model", "tool")}
 
-    def reply(_: ModelRequest) -> ScriptEntry:
-        # The endpoint is down for the first calls that anybody makes, whoever makes them.
-        if len(place.receiver.notes("model")) <= failures:
+    async def fetch(what: str) -> str:
+        """Fetch something."""
+        if len(place.receiver.notes("tool")) <= failures["tool"]:
+            raise ConnectionError("not now")
+        return what.upper()
+
+    def reply(request: ModelRequest) -> ScriptEntry:
+        if len(place.receiver.notes("model")) <= failures["model"]:
             return ProviderError("not now", kind="http_503", status=503, retryable=True)
-        return place.words("answer")
+        return in_turn(request)
 
-    return {"providers": _model(reply)}
+    in_turn = _in_turn(_calls(("fetch", {"what": place.words("what")})), place.words("answer"))
+    return {"tools": [fetch], "providers": _model(reply)}
 
 
 async def _drive_retry(place: Place) -> None:
-    await _one_turn(
-        place, retry=Retry(max_attempts=_ATTEMPTS, initial_delay="1ms", jitter="none", on=("http_5xx",))
-    )
+    retry = Retry(max_attempts=_ATTEMPTS, initial_delay="1ms", jitter="none", on=("connection", "http_5xx"))
+    await _one_turn(place, _tool("fetch", "idempotent", retry=retry), retry=retry)
 
 
 RETRY = Scenario(name="retry", setup=_retry, drive=_drive_retry)
@@ -385,7 +459,8 @@ LARGE = Scenario(name="large", setup=_large, drive=_drive_large)
 
 
 SCENARIOS: Sequence[Scenario] = (
-    PLAIN, ROUNDS, PARALLEL, CLIENT, CANCEL, EXPIRY, RETRY, ONCE, IDEMPOTENT, TRANSACTIONAL, STREAMING, LARGE,
+    PLAIN, ROUNDS, PARALLEL, CLIENT, APPROVAL, CANCEL, EXPIRY, RETRY, ONCE, ASKED, IDEMPOTENT, TRANSACTIONAL, STREAMING,
+    LARGE,
 )  # fmt: skip
 """All of them; `python -m treadle.testing.crash` goes through them."""
 
