@@ -12,6 +12,7 @@
     ├── Conflict               another writer was first, or an id or name is taken
     │   ├── LeaseLost          the run is walked by somebody else now
     │   └── Repeated           the client's key was used for the same before
+    ├── StreamCut              a reader was too slow; it can go on where it was
     ├── Unauthorized           no key, or a key that does not open this
     ├── RateLimited            come back later
     ├── ProviderError          the model endpoint said no
@@ -193,6 +194,22 @@ class Repeated(Conflict):
         """Carry the id of what was given then."""
         self.object_id = object_id
         super().__init__(f"the same was asked under that key before; it gave {object_id}")
+
+
+class StreamCut(TreadleError):
+    """The reader of a stream was too slow."""
+
+    code = "TR071"
+    http_status = 429
+
+    def __init__(self, run_id: str, after: int) -> None:
+        """Carry the run, and the number of the last event that was read."""
+        self.run_id = run_id
+        self.after = after
+        super().__init__(
+            f"the reader of run {run_id} was too slow and is cut off after event {after}",
+            hint=f"follow the run again with after={after}: nothing is missed",
+        )
 
 
 class Unauthorized(TreadleError):

@@ -27,11 +27,6 @@ def read_project(data: Mapping[str, Any], findings: Findings, *, setting: Settin
             hint="write a key that begins with x-",
         )
         del top["extensions"]
-    defaults = top.get("defaults")
-    if is_mapping(defaults) and defaults.get("on_busy") == "queue":
-        said = "'on_busy: queue' is known to the format, but not built yet"
-        findings.add("TR302", said, ("defaults", "on_busy"), hint="a second run on a busy thread is rejected")
-        top["defaults"] = {k: v for k, v in defaults.items() if k != "on_busy"}
     references.check(top, findings, folder=setting.folder, root=setting.root)
     spec = validate(ProjectSpec, top, findings)
     _connections(top, findings)

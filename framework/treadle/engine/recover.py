@@ -128,7 +128,8 @@ class Keeper:
                 await self.sweep()
             except StoreError as e:
                 logger.warning("a sweep was given up: %s", e.message)
-            await asyncio.sleep(max(PACE_S, 10 * (self._clock.monotonic() - began)))
+            # A process that was stopped in the middle of a sweep must not rest for it.
+            await asyncio.sleep(min(SWEEP_S, max(PACE_S, 10 * (self._clock.monotonic() - began))))
             await self._rest()
 
     async def _rest(self) -> None:

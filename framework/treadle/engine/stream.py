@@ -1,14 +1,22 @@
 """Publish a run's events to whoever follows it in this process.
 
-Committed events have a number; deltas have none. A follower that does not read is never waited for.
+Rules
+
+1. Committed events have a number; deltas have none. Nothing is published before it is committed, but deltas.
+2. A follower is never waited for: one that does not read in time is cut off, and told where to go on.
+3. A follower gets the deltas of the steps whose beginning it was told, so that what it has of a text is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Sequence
 
 from treadle.objects.event import Event
+
+MOST = 10_000
+"""Events that may wait for a reader."""
 
 
 class Follower:
@@ -16,19 +24,48 @@ class Follower:
 
     def __init__(self) -> None:
         """Start with nothing to read."""
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._waiting: deque[Event | None] = deque()
+        self._news = asyncio.Event()
+        self._begun: set[str] = set()
+        self.is_cut = False
 
-    def put(self, event: Event | None) -> None:
-        """Hand on an event; None ends the stream."""
-        self._queue.put_nowait(event)
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to read now."""
+        return not self._waiting
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        """Go through the events until the stream ends."""
-        while True:
-            event = await self._queue.get()
-            if event is None:
-                return
-            yield event
+    def put(self, event: Event | None, *, path: str | None = None) -> None:
+        """Hand on an event, or None where the walk comes to rest; `path` is the step that a delta is of."""
+        if self.is_cut:
+            return
+        if path is not None and path not in self._begun:
+            return
+        if len(self._waiting) >= MOST:
+            self._waiting.clear()
+            self.is_cut = True
+            event = None
+        if event is not None and event.seq is None and event.name == "thread.run.step.in_progress":
+            self._begun.add(event.object_id or "")
+        self._waiting.append(event)
+        self._news.set()
+
+    async def get(self) -> Event | None:
+        """Wait for the next event; None says that the walk came to rest, or that the reader is cut off."""
+        while not self._waiting:
+            self._news.clear()
+            await self._news.wait()
+        return self._waiting.popleft()
+
+    async def get_or(self, other: Awaitable[None]) -> Event | None:
+        """Wait for the next event or for something else, whichever is first; None where it was the other."""
+        ours, theirs = asyncio.ensure_future(self.get()), asyncio.ensure_future(other)
+        try:
+            await asyncio.wait({ours, theirs}, return_when=asyncio.FIRST_COMPLETED)
+            return ours.result() if ours.done() else None
+        finally:
+            for task in (ours, theirs):
+                task.cancel()
+            await asyncio.gather(ours, theirs, return_exceptions=True)
 
 
 class Stream:
@@ -56,11 +93,11 @@ class Stream:
         """Tell whether anybody follows a run: otherwise its deltas need not be made."""
         return run_id in self._followers
 
-    def publish(self, run_id: str, events: Sequence[Event]) -> None:
-        """Hand on events, in order."""
+    def publish(self, run_id: str, events: Sequence[Event], *, path: str | None = None) -> None:
+        """Hand on events, in order; `path` is the step that they are deltas of."""
         for follower in self._followers.get(run_id, ()):
             for event in events:
-                follower.put(event)
+                follower.put(event, path=path)
 
     def end(self, run_id: str) -> None:
         """Tell the followers that the walk has ended: the run is over, or waits for somebody."""

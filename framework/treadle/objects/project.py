@@ -32,11 +32,12 @@ class AllowSpec(Record):
 class ProjectDefaults(Record):
     """What runs get where nothing else says so."""
 
-    run_ttl: Duration | None = Field(
-        default=None, description="When a run expires, counted from its creation."
+    run_ttl: Duration | Literal[0] | None = Field(
+        default=None, description="When a run expires, counted from its creation; 0 means never."
     )
-    on_busy: Literal["reject"] = Field(
-        default="reject", description="What a second run on a busy thread does."
+    on_busy: Literal["reject", "queue"] = Field(
+        default="reject",
+        description="What a second run or a message for a busy thread does: it is refused, or waits its turn.",
     )
     approval: Literal["never", "always"] | None = Field(
         default=None, description="Whether tools ask a person."

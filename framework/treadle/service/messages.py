@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from treadle.errors import StateError, ThreadBusy
+from treadle.errors import Repeated, StateError, ThreadBusy
 from treadle.objects.message import ContentPart, Message, TextPart, estimate_tokens
+from treadle.service.requests import request_of
 from treadle.store.base import Order
 from treadle.text import is_sound
 
@@ -72,15 +73,32 @@ class Messages:
         content: str | Sequence[Mapping[str, Any]],
         attachments: Sequence[Mapping[str, Any]] = (),
         metadata: Mapping[str, Any] | None = None,
+        on_busy: Literal["reject", "queue"] | None = None,
+        key: str | None = None,
     ) -> Message:
         """Append a message to a thread; it is durable when this returns.
 
-        Errors: NotFound for the thread; ThreadBusy while a run is active; StateError as `draft`.
+        Shapes: while a run is active the message is refused, or with `on_busy="queue"` waits: its `seq` is 0 until
+        the runs before it have ended, its id stays. Without it the project's rule holds. `key` is the client's own:
+        the same under the same key gives the first message again, for a day.
+
+        Errors: NotFound for the thread; ThreadBusy while a run is active; StateError as `draft`; Conflict for a key that
+        stands for something else.
         """
         treadle = self._treadle
         draft = self.draft(thread_id, role=role, content=content, attachments=attachments, metadata=metadata)
+        asked = {
+            "thread": thread_id, "role": role, "content": content, "attachments": attachments,
+            "metadata": metadata or {},
+        }  # fmt: skip
+        request = request_of(key, "message", asked, now_ms=treadle.clock.now_ms())
+        in_line = (on_busy or treadle.project.defaults.on_busy) == "queue"
         try:
-            (stored,) = await treadle.store.insert(treadle.tenant, draft)
+            if request is not None:
+                await treadle.store.asked(treadle.tenant, request)
+            (stored,) = await treadle.store.insert(treadle.tenant, draft, in_line=in_line, request=request)
+        except Repeated as e:
+            return await self.get(e.object_id)
         except ThreadBusy:
             run_id = await treadle.store.active_run(treadle.tenant, thread_id)
             raise ThreadBusy(

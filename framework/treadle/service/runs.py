@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs
 from treadle.engine.scheduler import start
-from treadle.errors import LeaseLost, NotFound, StateError, ThreadBusy
+from treadle.engine.stream import Follower
+from treadle.errors import LeaseLost, NotFound, Repeated, StateError, StoreError, StreamCut, ThreadBusy
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
-from treadle.lifecycle import ACTIVE, is_terminal
+from treadle.lifecycle import ACTIVE, TERMINAL, is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall
@@ -33,7 +34,8 @@ from treadle.service.answers import (
     outputs_checkpoint,
 )
 from treadle.service.ids import one_id
-from treadle.store.base import Checkpoint, Graph, Order
+from treadle.service.requests import request_of
+from treadle.store.base import Checkpoint, Graph, Order, Request
 from treadle.text import clean
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from treadle.service import Treadle
 
 _NOTHING = RunOverrides()
+PAGE = 500
 WATCH_S = 1.0
 """How long a wait for a run of another process sleeps at most before it looks again."""
 
@@ -52,6 +55,8 @@ class _Given(NamedTuple):
     messages: Sequence[Mapping[str, Any]]
     metadata: Mapping[str, Any]
     ttl: str | None
+    on_busy: Literal["reject", "queue"] | None
+    key: str | None
     overrides: Mapping[str, Any]
 
 
@@ -86,6 +91,8 @@ class Runs:
         additional_messages: Sequence[Mapping[str, Any]] = (),
         metadata: Mapping[str, Any] | None = None,
         ttl: str | None = None,
+        on_busy: Literal["reject", "queue"] | None = None,
+        key: str | None = None,
         **overrides: Any,
     ) -> Run:
         """Start a run of an agent on a thread; it is accepted, claimed and durable when this returns.
@@ -94,14 +101,28 @@ class Runs:
         agent. `additional_messages` are appended to the thread before the run. `overrides` are the fields of
         `RunOverrides`: model, instructions, additional_instructions, tools, tool_choice, temperature, top_p,
         max_prompt_tokens, max_completion_tokens, thread, output_schema, parallel_tool_calls, reasoning_effort.
-        Units: `ttl` is a duration such as 10m, counted from now.
+        While another run is active this one is refused, or with `on_busy="queue"` waits its turn: it is `queued` and
+        `in_line`, and its messages are appended when its turn comes. Without it the project's rule holds. `key` is
+        the client's own: the same under the same key gives the first run again, for a day.
+        Units: `ttl` is a duration such as 10m, counted from now; 0 means never.
 
         Errors: NotFound; ThreadBusy while another run is active; StateError for inputs or overrides that do not
-        fit; ConfigurationError where the model or a tool cannot be had here. Then nothing is stored.
+        fit; Conflict for a key that stands for something else; ConfigurationError where the model or a tool cannot be
+        had here. Then nothing is stored.
         """
-        given = _Given(inputs or {}, additional_messages, metadata or {}, ttl, overrides)
-        run, prepared = await self._accept(thread_id, agent, given)
-        self.walk(run, prepared)
+        given = _Given(inputs or {}, additional_messages, metadata or {}, ttl, on_busy, key, overrides)
+        return await self._begin(thread_id, agent, given)
+
+    async def _begin(self, thread_id: str | None, agent: str | Agent, given: _Given) -> Run:
+        """Accept a run and walk it, at once or when its turn comes; a key that was used gives the run that it gave."""
+        try:
+            run, prepared = await self._accept(thread_id, agent, given)
+        except Repeated as e:
+            return await self.get(e.object_id)
+        if run.in_line:
+            self._treadle.keeper.take(run.id)
+        else:
+            self.walk(run, prepared)
         return run
 
     async def _accept(self, thread_id: str | None, agent: str | Agent, given: _Given) -> tuple[Run, Prepared]:
@@ -109,9 +130,13 @@ class Runs:
         treadle = self._treadle
         if isinstance(agent, str):
             agent = await treadle.agents.get(agent)
+        request = _request(thread_id, agent, given, now_ms=treadle.clock.now_ms())
+        if request is not None:
+            await treadle.store.asked(treadle.tenant, request)
         graph, text = self._graph(agent)
         now = treadle.clock.now_ms()
-        lifetime = given.ttl or treadle.project.defaults.run_ttl
+        lifetime_s = _lifetime_s(given.ttl if given.ttl is not None else treadle.project.defaults.run_ttl)
+        on_busy = given.on_busy or treadle.project.defaults.on_busy
         thread = (
             None
             if thread_id is not None
@@ -132,7 +157,7 @@ class Runs:
             overrides=overrides,
             metadata=dict(given.metadata),
             created_ms=now,
-            expires_ms=now + int(parse_duration(lifetime) * 1000) if lifetime else None,
+            expires_ms=now + int(lifetime_s * 1000) if lifetime_s else None,
             first_seq=len(given.messages) + 1 if thread is not None else 0,
         )
         prepared = known
@@ -145,8 +170,16 @@ class Runs:
         records = [*text, *((thread,) if thread is not None else ()), *first, run]
         try:
             stored = await treadle.store.insert(
-                treadle.tenant, *records, claim_by=treadle.executor.lease.walker
+                treadle.tenant,
+                *records,
+                claim_by=treadle.executor.lease.walker,
+                in_line=on_busy == "queue",
+                request=request,
             )
+        except StoreError:
+            # It may have been accepted all the same: then it is this process's to walk.
+            treadle.keeper.take(run.id)
+            raise
         except ThreadBusy:
             active = await treadle.store.active_run(treadle.tenant, on)
             raise ThreadBusy(
@@ -252,33 +285,83 @@ class Runs:
     ) -> AsyncIterator[Event]:
         """Start a run and give its events while they happen, deltas included, until it ends or needs its client.
 
-        Leaving the iteration early does not stop the run.
+        Shapes: the fields are those of `create`. Leaving the iteration early does not stop the run.
 
-        Errors: those of `create`; what broke the walk.
+        Errors: those of `create` and `follow`.
         """
-        own = {name: fields.pop(name, None) for name in ("inputs", "additional_messages", "metadata", "ttl")}
-        given = _Given(
-            own["inputs"] or {}, own["additional_messages"] or (), own["metadata"] or {}, own["ttl"], fields
-        )
-        run, prepared = await self._accept(thread_id, agent, given)
-        async with aclosing(self._follow(run, prepared)) as events:
+        run = await self.create(thread_id, agent=agent, **fields)
+        async with aclosing(self.follow(run.id, until_rest=True)) as events:
             async for event in events:
                 yield event
 
-    async def _follow(self, run: Run, prepared: Prepared | None, *, after: int = 0) -> AsyncGenerator[Event]:
+    async def follow(self, run_id: str, *, after: int = 0, until_rest: bool = False) -> AsyncGenerator[Event]:
+        """Give a run's events after a number: those that are committed, then what happens, until the run ends.
+
+        Any number of readers may follow a run, in any process. Committed events come in the order of their `seq`,
+        each once. Deltas have none: they are given while they happen, of the steps that begin while this process walks
+        the run and somebody follows. With `until_rest` it ends as well when the run needs its client or is parked.
+
+        Errors: NotFound; StreamCut for a reader that is too slow, with the number to go on after; what broke a walk of
+        this process.
+        """
         treadle = self._treadle
+        run = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run_id))
         follower = treadle.stream.follow(run.id)
+        last = after
         try:
-            # Invariant: the walk begins before the first event is given, since the reader may leave after it.
-            events = await treadle.store.events(run.tenant, run.id, after=after)
-            task = self.walk(run, prepared)
-            for event in events:
-                yield event
-            async for event in follower:
-                yield event
-            await asyncio.shield(task)
+            while True:
+                page = await treadle.store.events(run.tenant, run.id, after=last, limit=PAGE)
+                for event in page:
+                    last = cast("int", event.seq)
+                    yield event
+                    if _is_end(event):
+                        return
+                if len(page) == PAGE:
+                    continue
+                if await self._is_resting(run, last, until_rest=until_rest):
+                    return
+                async for event in self._live(run, follower):
+                    if event.seq is None:
+                        yield event
+                        continue
+                    if event.seq <= last:
+                        continue
+                    if event.seq > last + 1:
+                        break  # Somebody else has written: the store has what is missing.
+                    last = event.seq
+                    yield event
+                    if _is_end(event):
+                        return
+                if follower.is_cut:
+                    raise StreamCut(run.id, last)
         finally:
             treadle.stream.leave(run.id, follower)
+
+    async def _is_resting(self, run: Run, last: int, *, until_rest: bool) -> bool:
+        """Tell whether nothing more is to come for a reader who has read as far as that."""
+        treadle = self._treadle
+        if treadle.executor.is_walking(run.id):
+            return False
+        now = await treadle.store.get(Run, run.tenant, run.id)
+        is_read = last >= await treadle.store.last_event(run.tenant, run.id)
+        if is_terminal(now.status):
+            return is_read
+        if now.walker == treadle.executor.lease.id and (error := self._broken.get(run.id)):
+            raise error
+        is_parked = now.status == "queued" and not now.in_line and now.fence > 0
+        return until_rest and is_read and (now.status == "requires_action" or is_parked)
+
+    async def _live(self, run: Run, follower: Follower) -> AsyncGenerator[Event]:
+        """Give what is published here until the walk rests or, where others walk it, something was written."""
+        treadle = self._treadle
+        while True:
+            if treadle.executor.is_walking(run.id) or not follower.is_empty:
+                event = await follower.get()
+            else:
+                event = await follower.get_or(treadle.store.changed(WATCH_S))
+            if event is None:
+                return
+            yield event
 
     async def get(self, run: str) -> Run:
         """Give a run by its id, a unique beginning of it, or ``@last``.
@@ -403,11 +486,9 @@ class Runs:
         self, run_id: str, outputs: Sequence[Mapping[str, Any]]
     ) -> AsyncIterator[Event]:
         """Submit outputs as `submit_tool_outputs`, and give the run's further events while they happen."""
-        before = await self._treadle.store.events(
-            self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
-        )
-        run, prepared = await self._submit(run_id, outputs)
-        async with aclosing(self._follow(run, prepared, after=len(before))) as events:
+        after = await self._treadle.store.last_event(self._treadle.tenant, (await self.get(run_id)).id)
+        run = await self.submit_tool_outputs(run_id, outputs)
+        async with aclosing(self.follow(run.id, after=after, until_rest=True)) as events:
             async for event in events:
                 yield event
 
@@ -441,7 +522,13 @@ class Runs:
         treadle = self._treadle
         if checkpoint.status == "queued" and claim:
             checkpoint = checkpoint._replace(claim_by=treadle.executor.lease.walker)
-        committed = await treadle.store.commit(checkpoint)
+        try:
+            committed = await treadle.store.commit(checkpoint)
+        except StoreError:
+            if checkpoint.claim_by is not None:
+                # It may have been written all the same: then the run is this process's to walk.
+                treadle.keeper.take(checkpoint.run.id)
+            raise
         treadle.stream.publish(committed.run.id, committed.events)
         return committed.run
 
@@ -524,11 +611,14 @@ class Runs:
         self, run: Run, pending: PendingCall, decision: Decision, *, claim: bool = True
     ) -> Run:
         steps = await self._treadle.store.steps(run.tenant, run.id)
-        step = next(s for s in steps if s.path == pending.path and s.is_open)
-        checkpoint = decision_checkpoint(
-            run, pending, decision, step=step, last_seq=await self._last_seq(run)
-        )
+        # Between the two readings somebody else may have decided.
+        step = next((s for s in steps if s.path == pending.path and s.is_open), None)
         try:
+            if step is None:
+                raise LeaseLost(f"step {pending.path} of run {run.id} does not wait any more")
+            checkpoint = decision_checkpoint(
+                run, pending, decision, step=step, last_seq=await self._last_seq(run)
+            )
             return await self._answer(checkpoint, claim=claim)
         except LeaseLost:
             now = await self.get(run.id)
@@ -555,15 +645,9 @@ class Runs:
 
         Errors: as `resume`; what broke the walk.
         """
-        before = await self._treadle.store.events(
-            self._treadle.tenant, (await self.get(run_id)).id, limit=1_000_000
-        )
-        run, prepared = await self._claim(run_id)
-        if is_terminal(run.status):
-            for event in await self._treadle.store.events(run.tenant, run.id, after=len(before)):
-                yield event
-            return
-        async with aclosing(self._follow(run, prepared, after=len(before))) as events:
+        after = await self._treadle.store.last_event(self._treadle.tenant, (await self.get(run_id)).id)
+        run = await self.resume(run_id)
+        async with aclosing(self.follow(run.id, after=after, until_rest=True)) as events:
             async for event in events:
                 yield event
 
@@ -657,6 +741,13 @@ class Runs:
         return changed
 
 
+def _is_end(event: Event) -> bool:
+    return event.seq is not None and event.name in _ENDS
+
+
+_ENDS = frozenset(f"thread.run.{status}" for status in TERMINAL)
+
+
 def _not_resumable(run: Run) -> StateError:
     held = f", and walker {run.walker} holds it" if run.walker is not None else ""
     return StateError(
@@ -665,6 +756,25 @@ def _not_resumable(run: Run) -> StateError:
         event="resume",
         run=run,
     )
+
+
+def _lifetime_s(ttl: str | int | None) -> float:
+    """Give how long a run may take, 0 for ever.
+
+    Errors: StateError.
+    """
+    if ttl is None or ttl in (0, "0"):
+        return 0.0
+    try:
+        return parse_duration(ttl)
+    except ValueError as e:
+        raise StateError(f"the run's ttl does not fit: {e}", hint="write 10m, 2h, or 0 for never") from e
+
+
+def _request(thread_id: str | None, agent: Agent, given: _Given, *, now_ms: int) -> Request | None:
+    asked = {"thread": thread_id, "agent": agent.id, **given._asdict()}
+    del asked["key"]
+    return request_of(given.key, "run", asked, now_ms=now_ms)
 
 
 def _overrides(given: Mapping[str, Any]) -> RunOverrides:

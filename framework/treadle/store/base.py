@@ -251,6 +251,13 @@ class Store(Protocol):
         """Give a run's committed events after a number."""
         ...
 
+    async def last_event(self, tenant: str, run_id: str) -> int:
+        """Give the number of a run's last committed event.
+
+        Errors: NotFound.
+        """
+        ...
+
     async def replace(self, tenant: str, record: Thread | Message | Run) -> None:
         """Write an object's notes (metadata, tool resources) anew; nothing else of it changes.
 

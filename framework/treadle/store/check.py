@@ -83,8 +83,8 @@ def examine(store: Path | Connection, *, files: Path | None = None) -> Checked:
             return _examine(connection, files or store.parent / "files")
         finally:
             connection.close()
-    except apsw.Error as e:
-        raise StoreError(f"{store} cannot be checked: {e}") from e
+    except (apsw.Error, UnicodeDecodeError) as e:
+        raise StoreError(f"{store} cannot be checked: {e}", hint="restore it from a backup") from e
 
 
 def _refuse_older(connection: Connection, *, name: str) -> None:

@@ -535,7 +535,7 @@ class SqliteStore:
             (
                 tenant, run.id, thread_no, parent, run.agent_id, run.agent_version, run.graph, run.status, run.rev,
                 run.fence, first_seq, born, run.created_ms, run.expires_ms, run.wake_ms, run.walked_ms,
-                rows.dump_body(run.metadata), rows.run_body(run),
+                rows.dump_body(run.metadata), rows.run_body(run), run.in_line or None,
             ),
         ).fetchone()  # fmt: skip
         if row is None:
@@ -585,11 +585,9 @@ class SqliteStore:
             row = self._cursor.execute(self._sql["queue_message"], values).fetchone()
             number = cast("int", cast("tuple[Any, ...]", row)[0])
             return record.model_copy(update={"id": rows.queued_id(tenant, no, record.thread_id, number)})
-        stored = self._insert_one(tenant, record, None, made, threads)
-        if isinstance(stored, Run):
-            self._cursor.execute(self._sql["stand_in_line"], (self._runs[tenant, stored.id][0],))
-            return stored.model_copy(update={"in_line": True, "first_seq": rows.SEQ_MASK})
-        return stored
+        if isinstance(record, Run):
+            record = record.model_copy(update={"in_line": True, "first_seq": rows.SEQ_MASK})
+        return self._insert_one(tenant, record, None, made, threads)
 
     def _advance_line(self, tenant: str, thread_no: int, thread_id: str) -> str | None:
         """Append what waited for the run that has ended, and give the turn to the next one; give its id."""
@@ -768,11 +766,15 @@ class SqliteStore:
         if row is None:
             raise NotFound("blob", digest)
         if row[0] is not None:
-            return bytes(row[0])
-        try:
-            return self._file_of(tenant, digest).read_bytes()
-        except OSError as e:
-            raise StoreError(f"the file of blob {digest} cannot be read: {e}") from e
+            content = bytes(row[0])
+        else:
+            try:
+                content = self._file_of(tenant, digest).read_bytes()
+            except OSError as e:
+                raise StoreError(f"the file of blob {digest} cannot be read: {e}", hint=_RESTORE) from e
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise StoreError(f"blob {digest} of {self._name} is not what was kept", hint=_RESTORE)
+        return content
 
     # -- read ------------------------------------------------------------------------------------------------
 
@@ -784,7 +786,7 @@ class SqliteStore:
         """
         try:
             return self._reading().execute(self._sql[query], values).fetchall()
-        except apsw.Error as e:
+        except (apsw.Error, UnicodeDecodeError) as e:
             raise _translate(e, self._name) from e
 
     def _check_open(self) -> None:
@@ -993,6 +995,15 @@ class SqliteStore:
         for row in self._read("step_events_after", bounds):
             found += rows.step_events(rows.step(tenant, run_id, row), message_id)
         return sorted((e for e in found if e.seq and e.seq > after), key=lambda e: e.seq or 0)[:limit]
+
+    async def last_event(self, tenant: str, run_id: str) -> int:
+        """Give the number of a run's last committed event."""
+        no, _ = self._run_no(tenant, run_id, self._reading())
+        found = self._read_one("last_event", (tenant, no))
+        status = self._read_one("head_of_run", (no, tenant))
+        if found is None or status is None:
+            raise NotFound("run", run_id)
+        return cast("int", found[0]) + is_terminal(cast("str", status[1]))
 
     # -- change ----------------------------------------------------------------------------------------------
 
@@ -1360,6 +1371,8 @@ _TRIGGERS: dict[str, Callable[[str], TreadleError]] = {
 }
 
 
+_RESTORE = "run: treadle db check; then restore it from a backup"
+
 _FAILURES: tuple[tuple[tuple[type[apsw.Error], ...], str, bool, str], ...] = (
     (
         (apsw.BusyError, apsw.LockedError),
@@ -1373,7 +1386,7 @@ _FAILURES: tuple[tuple[tuple[type[apsw.Error], ...], str, bool, str], ...] = (
         (apsw.NotADBError, apsw.CorruptError),
         "is not a sound SQLite file: …",
         False,
-        "run: treadle db check; then restore it from a backup",
+        _RESTORE,
     ),
     (
         (apsw.IOError,),
@@ -1395,6 +1408,8 @@ _FAILURES: tuple[tuple[tuple[type[apsw.Error], ...], str, bool, str], ...] = (
 def _translate(error: BaseException, name: str) -> BaseException:
     """Turn the library's error, or that of a value which no column can hold, into ours; others stay."""
     text = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        error = apsw.CorruptError(text)
     if isinstance(error, (UnicodeError, ValueError, TypeError, OverflowError)):
         return StateError(
             f"a value cannot be stored: {text[:200]}", hint="store texts, numbers and plain JSON"

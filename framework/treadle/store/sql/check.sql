@@ -134,3 +134,34 @@ SELECT r.id || ' ' || s.path, json_extract(s.body, '$.full_output') FROM steps s
 JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
 LEFT JOIN blobs b ON b.tenant = s.tenant AND b.digest = json_extract(s.body, '$.full_output')
 WHERE json_extract(s.body, '$.full_output') IS NOT NULL AND b.digest IS NULL;
+
+-- name: lines_without_head
+-- a run stands in line behind an active run of its thread
+SELECT r.id, r.status FROM runs r WHERE r.waits = 1 AND (r.status <> 'queued' OR r.walker IS NOT NULL OR r.parent IS NOT NULL
+  OR NOT EXISTS (SELECT 1 FROM runs a WHERE a.thread = r.thread AND a.parent IS NULL AND a.waits IS NULL
+    AND a.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')));
+
+-- name: stranded_messages
+-- a message in line waits for a run of its thread that has not ended
+SELECT coalesce(t.id, 'thread number ' || q.thread), 'number ' || q.no || ' of the queue' FROM queue q
+LEFT JOIN threads t ON t.no = q.thread AND t.tenant = q.tenant
+WHERE t.no IS NULL OR q.pos IS NULL AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.thread = q.thread AND r.parent IS NULL
+  AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling'));
+
+-- name: misplaced_messages
+-- a message that waited stands where the queue says, under the id that it got
+SELECT 'number ' || q.no || ' of the queue', 'row ' || (q.pos & 4294967295) FROM queue q
+LEFT JOIN messages m ON m.pos = q.pos AND m.pos >> 32 = q.thread
+WHERE q.pos IS NOT NULL AND (m.pos IS NULL OR json_extract(m.body, '$.id') IS NULL);
+
+-- name: unknown_walkers
+-- a run is held by a walker that the store knows
+SELECT r.id, r.walker FROM runs r WHERE r.walker IS NOT NULL AND NOT EXISTS (SELECT 1 FROM walkers w WHERE w.id = r.walker);
+
+-- name: decided_without_leave
+-- a call that a person kept from running has no outcome but that, and one that was decided on says who decided
+SELECT r.id, s.path FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+WHERE s.edge IN ('approval', 'unknown') AND json_extract(s.body, '$.asked.digest') IS NULL
+OR s.edge = 'approved' AND coalesce(json_extract(s.body, '$.decision.verdict'), '') <> 'approve'
+OR json_extract(s.body, '$.decision.verdict') = 'reject' AND s.status = 'completed'
+  AND coalesce(json_extract(s.body, '$.last_error.code'), '') NOT IN ('approval_rejected', 'outcome_unknown');

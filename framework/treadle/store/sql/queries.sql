@@ -157,8 +157,8 @@ FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' ORDER B
 -- name: insert_run
 -- A new run of a graph that is there, and of a version of an agent that is not deleted.
 INSERT INTO runs (tenant, id, thread, parent, agent_id, agent_version, graph, status, rev, fence, walker, first_seq, born,
-  created_ms, started_ms, ended_ms, expires_ms, wake_ms, walked_ms, prompt_tokens, completion_tokens, metadata, body)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, g.no, ?8, ?9, ?10, NULL, ?11, ?12, ?13, NULL, NULL, ?14, ?15, ?16, NULL, NULL, ?17, ?18
+  created_ms, started_ms, ended_ms, expires_ms, wake_ms, walked_ms, prompt_tokens, completion_tokens, metadata, body, waits)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, g.no, ?8, ?9, ?10, NULL, ?11, ?12, ?13, NULL, NULL, ?14, ?15, ?16, NULL, NULL, ?17, ?18, ?19
 FROM graphs g JOIN agent_versions v ON v.tenant = ?1 AND v.id = ?5 AND v.version = ?6
 JOIN agents a ON a.tenant = v.tenant AND a.id = v.id AND a.deleted_ms IS NULL
 WHERE g.tenant = ?1 AND g.digest = ?7 RETURNING no;
@@ -315,10 +315,6 @@ SELECT max(no) FROM (
   SELECT no FROM runs WHERE tenant = ?1 AND thread = ?2 AND parent IS NULL AND waits IS NULL
   AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
   UNION ALL SELECT no FROM runs WHERE thread = ?2 AND waits = 1);
-
--- name: stand_in_line
--- A new run waits for its turn.
-UPDATE runs SET waits = 1, first_seq = 4294967295 WHERE no = ?;
 
 -- name: leave_line
 -- A run has ended before its turn came.
