@@ -32,8 +32,8 @@ class AllowSpec(Record):
 class ProjectDefaults(Record):
     """What runs get where nothing else says so."""
 
-    run_ttl: Duration | Literal[0] | None = Field(
-        default=None, description="When a run expires, counted from its creation; 0 means never."
+    run_ttl: Duration | None = Field(
+        default=None, description="When a run expires, counted from its creation; 0s means never."
     )
     on_busy: Literal["reject", "queue"] = Field(
         default="reject",

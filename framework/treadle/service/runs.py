@@ -758,12 +758,12 @@ def _not_resumable(run: Run) -> StateError:
     )
 
 
-def _lifetime_s(ttl: str | int | None) -> float:
+def _lifetime_s(ttl: str | None) -> float:
     """Give how long a run may take, 0 for ever.
 
     Errors: StateError.
     """
-    if ttl is None or ttl in (0, "0"):
+    if ttl is None or ttl == "0":
         return 0.0
     try:
         return parse_duration(ttl)
