@@ -15,7 +15,6 @@ from treadle.errors import ConfigurationError
 from treadle.objects.message import ToolCall
 from treadle.objects.tool import FunctionTool
 from treadle.store.base import Statement
-from treadle.testing.fakes import FrozenClock
 from treadle.tools import isolated
 from treadle.tools.base import Binding, CallContext
 from treadle.tools.function import bind
@@ -166,7 +165,7 @@ def project(tmp_path):
 
 async def called(tool, arguments="{}"):
     admitted = admit({tool.spec.name: tool}, ToolCall(id="c", name=tool.spec.name, arguments=arguments))
-    return await dispatch(admitted, CONTEXT, FrozenClock())
+    return await dispatch(admitted, CONTEXT)
 
 
 def is_running(pid):
