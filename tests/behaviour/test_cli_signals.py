@@ -147,10 +147,14 @@ class Running:
 
     def end(self) -> int:
         """Wait for the end, and give the exit code."""
-        _, err = self.process.communicate(timeout=PATIENCE_S)
-        self.err += err.decode()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        # What was read ahead is in the streams, not in the pipes: `communicate` would lose it.
+        with self._stream(self.process.stdout) as out, self._stream(self.process.stderr) as err:
+            out.read()
+            self.err += err.read().decode()
         assert "Traceback" not in self.err
-        return self.process.returncode
+        return self.process.wait(timeout=PATIENCE_S)
 
     def _stream(self, stream: IO[bytes] | None) -> IO[bytes]:
         assert stream is not None
@@ -372,6 +376,52 @@ def test_the_hint_finds_the_store_that_the_options_name(porter: Path, serve: Ser
     go()
     assert running.says("parked run_").endswith(" --store sqlite:///else.db --tenant acme\n")
     assert running.end() == codes.TERMINATED
+
+
+# -- a run in line -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "status", "code"),
+    [
+        (signal.SIGTERM, "stays in line; go on when its turn has come: ", "queued", codes.TERMINATED),
+        (signal.SIGINT, "cancelled after", "cancelled", codes.INTERRUPTED),
+    ],
+)
+def test_a_signal_reaches_a_run_that_waits_for_its_turn(
+    porter: Path, serve: Serve, capsys: Captured, number: int, said: str, status: str, code: int
+) -> None:
+    serve(calls("carry"), Reply("First."), Reply("Second."))
+    first = Running("run", "porter.agent.yaml", "Carry it")
+    begun()
+    second = Running("run", "porter.agent.yaml", "-c", "And that", "--on-busy", "queue")
+    second.says("in line: the thread is busy with another run")
+    capsys.readouterr()
+    assert invoke(["runs", "list"]) == 0
+    assert "queued (in line)" in capsys.readouterr().out
+    second.receives(number)
+    second.says(said)
+    assert second.end() == code
+    assert shown(capsys)["status"] == status
+    go()
+    assert first.end() == 0
+    if status == "queued":
+        assert invoke(["runs", "resume", "@last"]) == 0
+        assert capsys.readouterr().out == "Second.\n"
+    assert check(Path(".treadle/treadle.db")) == []
+
+
+def test_a_run_in_line_goes_on_when_its_turn_comes(porter: Path, serve: Serve) -> None:
+    serve(calls("carry"), Reply("First."), Reply("Second."))
+    first = Running("run", "porter.agent.yaml", "Carry it")
+    begun()
+    second = Running("run", "porter.agent.yaml", "-c", "And that", "--on-busy", "queue")
+    second.says("in line")
+    go()
+    first.writes("First.\n")
+    assert first.end() == 0
+    second.writes("Second.\n")
+    assert second.end() == 0
 
 
 # -- what a killed process leaves --------------------------------------------------------------------------------

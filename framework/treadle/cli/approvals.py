@@ -186,28 +186,14 @@ async def carry_out(
     Errors: those of `runs.approve` and `runs.reject`.
     """
     assert pending.call is not None
-    # Invariant: the reader is there before the run goes on, and misses nothing.
-    follower = treadle.stream.follow(run.id)
-    try:
-        if decided.verdict == "approve":
-            arguments, digest = decided.arguments, pending.digest
-            after = await treadle.runs.approve(
-                run.id, pending.call.id, arguments=arguments, by=who(), digest=digest
-            )
-        else:
-            after = await treadle.runs.reject(run.id, pending.call.id, reason=decided.reason, by=who())
-    except BaseException:
-        treadle.stream.leave(run.id, follower)
-        raise
+    before = await treadle.store.last_event(run.tenant, run.id)
+    if decided.verdict == "approve":
+        arguments, digest = decided.arguments, pending.digest
+        after = await treadle.runs.approve(
+            run.id, pending.call.id, arguments=arguments, by=who(), digest=digest
+        )
+    else:
+        after = await treadle.runs.reject(run.id, pending.call.id, reason=decided.reason, by=who())
     if after.status == "requires_action":
-        treadle.stream.leave(run.id, follower)
         return after, None
-
-    async def events() -> AsyncGenerator[Event]:
-        try:
-            async for event in follower:
-                yield event
-        finally:
-            treadle.stream.leave(run.id, follower)
-
-    return after, events()
+    return after, treadle.runs.follow(run.id, after=before, until_rest=True)

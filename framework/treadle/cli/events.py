@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from treadle.objects.agent import Agent
     from treadle.objects.event import Event
     from treadle.objects.run import Run
+    from treadle.objects.run_step import Step
     from treadle.service import Treadle
 
 _OPEN = ("queued", "in_progress", "requires_action", "cancelling")
@@ -46,12 +47,17 @@ class EventLines:
 
     async def take(self, event: Event) -> None:
         """Write what an event is on the wire; some are nothing, some are several lines."""
-        await self._take(event)
-        lines, self._lines = self._lines, []
+        lines = await self.skip(event)
         if lines and event.seq is not None:
             lines[-1]["seq"] = event.seq
         for line in lines:
             self._put(line)
+
+    async def skip(self, event: Event) -> list[wire.Json]:
+        """Take an event that the reader has seen already, and give what it was."""
+        await self._take(event)
+        lines, self._lines = self._lines, []
+        return lines
 
     async def _take(self, event: Event) -> None:
         run_id, name = event.run_id, event.name
@@ -76,7 +82,7 @@ class EventLines:
                 if event.data["kind"] == "model_call":
                     self._reply = event.object_id
             elif event.object_id is not None:
-                await self._steps(run_id, event.object_id)
+                await self._steps(run_id, event.object_id, event.seq)
         else:
             run = await self._treadle.runs.get(run_id)
             self._write(name, self._as_of(run, name.rpartition(".")[2]))
@@ -92,34 +98,46 @@ class EventLines:
             await self._announce_message(event.run_id, message_id)
             self._write(event.name, wire.message_delta(message_id, str(event.data["text"])))
             return
-        await self._announce_message(event.run_id, message_id)
-        self._write(event.name, wire.message(await self._treadle.messages.get(message_id)))
+        message = await self._treadle.messages.get(message_id)
+        await self._announce_message(event.run_id, message_id, now_ms=message.created_ms)
+        self._write(event.name, wire.message(message))
 
-    async def _announce_message(self, run_id: str, message_id: str) -> None:
+    async def _announce_message(self, run_id: str, message_id: str, *, now_ms: int | None = None) -> None:
         if message_id in self._announced:
             return
         self._announced.add(message_id)
         run = await self._treadle.runs.get(run_id)
-        begun = wire.message_begun(run, message_id, self._treadle.clock.now_ms())
+        begun = wire.message_begun(
+            run, message_id, self._treadle.clock.now_ms() if now_ms is None else now_ms
+        )
         for name in ("created", "in_progress"):
             self._write(f"thread.message.{name}", begun)
 
     async def _announce_step(
-        self, run_id: str, path: str, kind: wire.RunStepType, message_id: str | None = None
+        self,
+        run_id: str,
+        path: str,
+        kind: wire.RunStepType,
+        message_id: str | None = None,
+        *,
+        now_ms: int | None = None,
     ) -> None:
         step_id = wire.run_step_id(run_id, path, kind)
         if step_id in self._announced:
             return
         self._announced.add(step_id)
         run = await self._treadle.runs.get(run_id)
-        begun = wire.run_step_begun(
-            run, path, kind, now_ms=self._treadle.clock.now_ms(), message_id=message_id
-        )
+        now_ms = self._treadle.clock.now_ms() if now_ms is None else now_ms
+        begun = wire.run_step_begun(run, path, kind, now_ms=now_ms, message_id=message_id)
         for name in ("created", "in_progress"):
             self._write(f"thread.run.step.{name}", begun)
 
-    async def _steps(self, run_id: str, path: str) -> None:
-        """Write what the end of a journal's step means for the run steps of its model call."""
+    async def _steps(self, run_id: str, path: str, seq: int) -> None:
+        """Write what the end of a journal's step means for the run steps of its model call.
+
+        Invariant: what is written is how the journal was at the event, however late it is read: a reader who goes on
+        after it misses nothing and gets nothing twice.
+        """
         run = await self._treadle.runs.get(run_id)
         journal = await self._treadle.runs.steps(run_id)
         step = next((s for s in journal if s.path == path), None)
@@ -131,10 +149,12 @@ class EventLines:
         group = [s for s in journal if reply in (s.path, s.cause)]
         # The end of a model call is not the end of its answer: that is appended, and then announced.
         is_last = step.kind != "model_call" or all(s.kind != "append_message" for s in group)
-        for found in wire.run_steps(run, group, await self._treadle.runs.rows(run, group)):
+        ended = [s for s in group if _had_ended(s, seq) or s.kind == "append_message"]
+        began = next((s.started_ms for s in ended if s.path == reply), None)
+        for found in wire.run_steps(run, ended, await self._treadle.runs.rows(run, ended)):
             details = found["step_details"]
             message_id = details["message_creation"]["message_id"] if "message_creation" in details else None
-            await self._announce_step(run_id, reply, found["type"], message_id)
+            await self._announce_step(run_id, reply, found["type"], message_id, now_ms=began)
             if found["status"] != "in_progress" and is_last and found["id"] not in self._ended:
                 self._ended.add(found["id"])
                 self._write(f"thread.run.step.{found['status']}", found)
@@ -152,3 +172,8 @@ class EventLines:
 
     def _write(self, name: str, found: wire.Json) -> None:
         self._lines.append({"event": name, "data": found})
+
+
+def _had_ended(step: Step, seq: int) -> bool:
+    """Tell whether a step had ended for good at an event."""
+    return step.event_seq is not None and step.event_seq <= seq and step.edge != "retry"

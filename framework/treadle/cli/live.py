@@ -78,6 +78,10 @@ class Live:
         self._under_way.clear()
         self._clear()
         self._answer.abandon()
+        self.show_waiting(run)
+
+    def show_waiting(self, run: Run) -> None:
+        """List the calls whose outputs the run waits for."""
         for call in run.required_action:
             self.say(lines.waiting_line(call, labels=self._labels, columns=width()), "yellow")
 
@@ -87,6 +91,8 @@ class Live:
         if before is None or before.thread_id != run.thread_id:
             model = describe(self._treadle, self._spec, run)
             self.say(f"{run.thread_id}  {run.id}  model {model}", "dim")
+        if run.in_line:
+            self.say("  in line: the thread is busy with another run", "yellow")
         if self._moves and self._ticker is None:
             self._ticker = asyncio.create_task(self._tick())
 

@@ -225,6 +225,11 @@ def conversation_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("-t", "thread", metavar="THREAD", help="Go on in this thread."),
             click.option("-c", "continues", is_flag=True, help="Go on in the newest thread."),
+            click.option(
+                "--on-busy",
+                type=click.Choice(["reject", "queue"]),
+                help="What to do while the thread has another run: give up, or wait in line.",
+            ),
             click.option("-m", "model", metavar="MODEL", help="Another model than the agent's."),
             click.option("-s", "system", metavar="TEXT", help="Other instructions than the agent's."),
             click.option(

@@ -40,6 +40,7 @@ class Wishes:
     inputs: tuple[str, ...] = ()
     thread: str | None = None
     continues: bool = False
+    on_busy: str | None = None
     model: str | None = None
     system: str | None = None
     tools: tuple[str, ...] = ()
@@ -55,6 +56,7 @@ class Wishes:
             "model": self.model or model,
             "instructions": self.system,
             "tools": offered(spec, self.tools),
+            "on_busy": self.on_busy,
             **read_options(self.options),
         }
 
@@ -194,4 +196,6 @@ async def _explain_busy(treadle: Treadle, thread_id: str, error: ThreadBusy) -> 
     if await walk.left(treadle, [run]):
         ways["in_progress"] = "resume"
     first = f"treadle runs {ways[run.status]} {active}" if run.status in ways else "wait for it"
-    error.hint = f"it is {run.status}: {first}, or treadle runs cancel {active}"
+    error.hint = (
+        f"it is {run.status}: {first}, or treadle runs cancel {active}; --on-busy queue waits in line"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +16,16 @@ from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import page, paged
 from treadle.cli.live import Live, describe
 from treadle.cli.opening import Opened, opened, pairs, read_value, walking
-from treadle.cli.output import can_ask, data, data_json, note, room, style, width
+from treadle.cli.output import can_ask, complain, data, data_json, note, room, style, width
 from treadle.cli.signals import Signals
+from treadle.errors import StreamCut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from treadle.objects.agent import Agent
     from treadle.objects.event import Event
+    from treadle.objects.record import JsonValue
     from treadle.objects.run import Run
     from treadle.objects.run_step import Step
     from treadle.service import Treadle
@@ -32,7 +36,7 @@ _LEFT = "walker gone"
 
 @click.group(cls=Group)
 def runs() -> None:
-    """List, show, approve, submit to, resume and cancel runs."""
+    """List, show, tail, approve, submit to, resume and cancel runs."""
 
 
 @runs.command(name="list")
@@ -76,7 +80,9 @@ def list_(
 def _row(run: Run, agent: str, *, is_left: bool) -> tuple[str, ...]:
     tokens = str(run.usage.total_tokens) if run.usage else "-"
     created = lines.when(run.created_ms)
-    status = f"{run.status} ({_LEFT})" if is_left else run.status
+    status = (
+        f"{run.status} ({_LEFT})" if is_left else f"{run.status} (in line)" if run.in_line else run.status
+    )
     return run.id, status, agent, run.model, created, lines.duration(run.walked_ms), tokens, run.thread_id
 
 
@@ -109,8 +115,8 @@ async def _show(place: Opened, name: str) -> None:
         if run.incomplete_reason:
             status += f" ({run.incomplete_reason})"
         is_left = bool(await walk.left(treadle, [run]))
-        if is_left:
-            status += f" ({_LEFT})"
+        if is_left or run.in_line:
+            status += f" ({_LEFT if is_left else 'in line'})"
         data(f"{run.id}  {status}")
         data(f"agent   {lines.one_line(agent.name or agent.id)} version {agent.version}")
         data(f"model   {describe(treadle, agent.spec, run)}")
@@ -130,7 +136,7 @@ async def _show(place: Opened, name: str) -> None:
             data("")
             text = run.output if isinstance(run.output, str) else json.dumps(run.output, ensure_ascii=False)
             data(lines.visible(text) if sys.stdout.isatty() else text)
-        if is_left or run.status == "queued":
+        if is_left or (run.status == "queued" and not run.in_line):
             note(f"Go on:  {place.command(f'runs resume {name}')}", "dim")
 
 
@@ -354,6 +360,88 @@ async def _approve(
             return await _walk(place, treadle, found, events, name=name, signals=signals, detach=detach)
         rest = await treadle.runs.get(found.id)
         return await walk.report(treadle, walk.Walked(rest), command=place.command, name=name)
+
+
+@runs.command(name="tail")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, metavar="N", help="Only what comes after event N."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, once the run has ended.")
+@click.option("--jsonl", "as_jsonl", is_flag=True, help="One JSON document per event, the last one 'done'.")
+@click.pass_obj
+def tail(invocation: Invocation, *, run: str, after: int, as_json: bool, as_jsonl: bool) -> int:
+    """Follow a run until it ends, whichever process walks it.
+
+    A run that has ended is shown again. Ctrl-C ends the watching, never the run. Exits with the code of the run's end.
+    """
+    if as_json and as_jsonl:
+        raise click.UsageError("--json and --jsonl exclude each other")
+    place = opened(invocation)
+    form = "jsonl" if as_jsonl else "json" if as_json else "text"
+    return Signals().run(_tail(place, run, after=after, form=form))
+
+
+async def _tail(place: Opened, name: str, *, after: int, form: str) -> int:
+    async with place.treadle() as treadle:
+        run = await treadle.runs.get(name)
+        agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
+        if await walk.left(treadle, [run]):
+            note(f"{_LEFT}; go on with it: {place.command(f'runs resume {run.id}')}", "yellow")
+        collected: list[JsonValue] = []
+        watch = _Watch(treadle, agent, after=after)
+        if form != "text":
+            from treadle.cli.events import EventLines, print_line
+
+            put = print_line if form == "jsonl" else collected.append
+            watch.sink = events = EventLines(treadle, agent, put=put)
+            for event in await treadle.store.events(run.tenant, run.id, limit=after) if after else ():
+                await events.skip(event)
+        try:
+            await watch.read(run.id)
+        except asyncio.CancelledError:
+            again = place.command(f"runs tail {run.id} --after {watch.seen}")
+            complain(f"\nthe run goes on; watch it again: {again}")
+            raise
+        run = await treadle.runs.get(run.id)
+        await watch.sink.close(run)
+        walked = walk.Walked(run)
+        if form == "json":
+            data_json({"object": "list", "data": collected})
+        code = walk.exit_code(walked)
+        if form == "text":
+            code = await walk.report(treadle, walked, command=place.command, name=run.id)
+        return codes.BROKEN_PIPE if isinstance(watch.sink, Live) and watch.sink.is_broken else code
+
+
+class _Watch:
+    """Shows the events of a run that is walked elsewhere."""
+
+    def __init__(self, treadle: Treadle, agent: Agent, *, after: int) -> None:
+        self._treadle = treadle
+        self._labels = lines.label_width(agent.spec)
+        self.sink: walk.Sink = Live(treadle, agent)
+        self.seen = after
+
+    async def read(self, run_id: str) -> None:
+        """Show what comes until the run has ended."""
+        while True:
+            try:
+                async with aclosing(self._treadle.runs.follow(run_id, after=self.seen)) as events:
+                    async for event in events:
+                        self.seen = event.seq or self.seen
+                        await self.sink.take(event)
+                        if event.name == "thread.run.requires_action":
+                            await self._show_waiting(run_id)
+            except StreamCut:
+                continue
+            return
+
+    async def _show_waiting(self, run_id: str) -> None:
+        if isinstance(self.sink, Live):
+            run = await self._treadle.runs.get(run_id)
+            self.sink.show_waiting(run)
+            approvals.show(run.required_approvals, labels=self._labels)
 
 
 @runs.command(name="cancel")

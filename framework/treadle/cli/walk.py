@@ -18,7 +18,7 @@ from treadle.cli.ask import ask
 from treadle.cli.errors import render
 from treadle.cli.output import can_ask, complain, note
 from treadle.cli.signals import Signals, Terminated
-from treadle.errors import ProviderError, StateError
+from treadle.errors import ProviderError, StateError, StreamCut
 
 if TYPE_CHECKING:
     from treadle.objects.event import Event
@@ -58,16 +58,32 @@ async def follow(
     Errors: those of the stream.
     """
     stop = _Stop(treadle, signals, detach=detach)
-    async with aclosing(cast("AsyncGenerator[Event]", events)) as stream:
-        with signals.obeyed_by(stop.begin, words=_DETACHED if detach else _WORDS):
-            async for event in stream:
-                stop.meet(event.run_id)
-                await sink.take(event)
-            await stop.settle()
+    with signals.obeyed_by(stop.begin, words=_DETACHED if detach else _WORDS):
+        reading = stop.reading = asyncio.create_task(_read(treadle, events, sink, stop))
+        try:
+            await reading
+        except asyncio.CancelledError:
+            if not stop.has_left:
+                raise
+        await stop.settle()
     assert stop.run_id is not None, "a walk has events"
     run = await treadle.runs.get(stop.run_id)
     await sink.close(run)
     return Walked(run, signals.number)
+
+
+async def _read(treadle: Treadle, events: AsyncIterator[Event], sink: Sink, stop: _Stop) -> None:
+    """Show events as they come; a reader that was cut off goes on where it was."""
+    while True:
+        try:
+            async with aclosing(cast("AsyncGenerator[Event]", events)) as stream:
+                async for event in stream:
+                    stop.meet(event.run_id)
+                    await sink.take(event)
+        except StreamCut as e:
+            events = treadle.runs.follow(e.run_id, after=e.after, until_rest=True)
+        else:
+            return
 
 
 _PARKING = "\nterminated: parking the run at its next checkpoint (a second SIGTERM leaves at once)\n"
@@ -91,6 +107,9 @@ class _Stop:
         self._stopping: asyncio.Task[object] | None = None
         self._is_wanted = False
         self.run_id: str | None = None
+        self.reading: asyncio.Task[None] | None = None
+        self.has_left = False
+        """Whether the reading was given up: the run does not come to rest here, since others walk it."""
 
     def meet(self, run_id: str) -> None:
         """Take note of the run; a signal that came before it had an id is obeyed now."""
@@ -103,13 +122,18 @@ class _Stop:
         self._is_wanted = True
         if self._stopping is None and self.run_id is not None:
             parks = self._detach or self._signals.number != signal.SIGINT
-            self._stopping = asyncio.ensure_future(self._park() if parks else self._cancel(self.run_id))
+            stopping = self._park(self.run_id) if parks else self._cancel(self.run_id)
+            self._stopping = asyncio.ensure_future(stopping)
 
-    async def _park(self) -> None:
+    async def _park(self, run_id: str) -> None:
         from treadle.service import GRACE_S
 
+        is_ours = self._treadle.executor.is_walking(run_id)
         self._treadle.keeper.claim_no_more()
         await self._treadle.executor.park(GRACE_S)
+        if not is_ours and self.reading is not None:
+            self.has_left = True
+            self.reading.cancel()
 
     async def _cancel(self, run_id: str) -> None:
         with contextlib.suppress(StateError):  # It has ended meanwhile.
@@ -216,6 +240,9 @@ async def report(
         given = "".join(f" --output {call.id}=…" for call in run.required_action)
         later = f"runs approve {name}" if run.required_approvals else f"runs submit {name}{given}"
         note(f"requires_action.  Later:  {command(later)}", "yellow")
+    elif run.in_line:
+        again = command(f"runs resume {run.id}")
+        complain(f"{run.id} stays in line; go on when its turn has come: {again}", "yellow")
     elif run.status == "queued":
         complain(f"parked {run.id}; go on: {command(f'runs resume {run.id}')}", "yellow")
     elif run.status == "in_progress":
