@@ -64,12 +64,14 @@ class Dispatch(NamedTuple):
     """A call that reached its tool: what the receiver saw.
 
     Shapes: `token` is of the arguments, and no other call of any model reply has it; `key` is the idempotency key.
+    `again` says that a person had it made again.
     """
 
     tool: str
     effect: str
     token: str
     key: str
+    again: bool = False
 
 
 def check_appends(appends: Sequence[Append], threads: Mapping[str, Sequence[str]]) -> list[str]:
@@ -191,7 +193,7 @@ def check_dispatches(dispatches: Sequence[Dispatch]) -> list[str]:
     """Check that a `once` call reached its receiver at most once, and that the attempts of one share their key."""
     found: list[str] = []
     for name in ("token", "key"):
-        counted = Counter(getattr(d, name) for d in dispatches if d.effect == "once")
+        counted = Counter(getattr(d, name) for d in dispatches if d.effect == "once" and not d.again)
         found += [
             f"the once call with {name} {what} was dispatched {n} times"
             for what, n in counted.items()
@@ -202,6 +204,32 @@ def check_dispatches(dispatches: Sequence[Dispatch]) -> list[str]:
         if keys.setdefault(d.token, d.key) != d.key:
             found.append(f"call {d.token} was dispatched with the keys {keys[d.token]} and {d.key}")
     return found
+
+
+def check_rising(what: str, numbers: Sequence[int]) -> list[str]:
+    """Check that the events that a reader got are in order, none of them twice."""
+    return [f"{what}: event {new} came after event {old}" for old, new in pairwise(numbers) if new <= old]
+
+
+def check_deadline(
+    run_id: str,
+    status: str,
+    *,
+    asked_s: float,
+    accepted_s: float,
+    ttl_s: float,
+    ended_s: float,
+    late_s: float | None,
+) -> list[str]:
+    """Check that a run expired no earlier than its deadline, and ended no later than `late_s` seconds after it.
+
+    Units: seconds of one clock; the deadline counts from somewhere between `asked_s` and `accepted_s`.
+    """
+    if status == "expired" and ended_s < asked_s + ttl_s - 0.01:
+        return [f"run {run_id} expired {asked_s + ttl_s - ended_s:.3f} s before its time"]
+    if late_s is not None and ended_s > accepted_s + ttl_s + late_s:
+        return [f"run {run_id} ended {status} {ended_s - accepted_s - ttl_s:.3f} s after its time"]
+    return []
 
 
 def check_numbers(what: str, numbers: Sequence[int], *, after: int = 0) -> list[str]:

@@ -5,7 +5,7 @@ It reads on a connection of its own, and knows which simulated process wrote las
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -28,11 +28,15 @@ _LAST_ROWS = "SELECT pos >> 32, max(pos) FROM messages GROUP BY pos >> 32"
 class Observer:
     """Sees every commit of a simulation."""
 
-    def __init__(self, path: Path, chance: Chance, trace: Trace, *, often: float = 0.02) -> None:
+    def __init__(
+        self, path: Path, chance: Chance, trace: Trace, *, now: Callable[[], float], often: float = 0.02
+    ) -> None:
         """Open the file; `often` is the share of commits after which the whole store is checked."""
         self.problems: list[str] = []
         self.commits = 0
         self.runs: dict[int, RunView] = {}
+        self.ended_s: dict[str, float] = {}
+        self._now = now
         self._steps: dict[int, dict[tuple[str, int], StepView]] = {}
         self._rows: dict[int, tuple[str, str | None]] = {}
         self._last: dict[int, int] = {}
@@ -65,6 +69,41 @@ class Observer:
             if self._rows.get(pos, (role, text)) != (role, text):
                 self.problems.append(f"row {pos & 0xFFFFFFFF} of thread number {pos >> 32} changed")
 
+    def approvals(self, key: str) -> int:
+        """Give how many people let the call with that idempotency key run."""
+        _, run, path = key.split(":", 2)
+        row = self._connection.execute(
+            "SELECT count(DISTINCT s.body ->> '$.decision.by') FROM steps s JOIN runs r ON r.no = s.run"
+            " WHERE r.id = ? AND s.path = ? AND s.body ->> '$.decision.verdict' = 'approve'",
+            (run, path),
+        ).fetchone()
+        return 0 if row is None else cast("int", row[0])
+
+    def held_by(self, life: Life) -> list[str]:
+        """Give the runs that a process holds, as far as the others know: those of a dead walker are free."""
+        living = {name for (name,) in self._connection.execute("SELECT id FROM walkers WHERE NOT dead")}
+        return [run.id for run in self.runs.values() if run.walker in living and self._holds(life, None, run)]
+
+    def is_walked_by(self, life: Life, thread_id: str) -> bool:
+        """Tell whether a process holds the run of a thread."""
+        row = self._connection.execute("SELECT no FROM threads WHERE id = ?", (thread_id,)).fetchone()
+        return row is not None and any(
+            self._holds(life, None, run) for run in self.runs.values() if run.thread == row[0]
+        )
+
+    def left(self) -> list[str]:
+        """Give the runs whose turn it is and that no living process holds."""
+        return [
+            run.id
+            for run in self.runs.values()
+            if (run.status == "queued" and not run.in_line)
+            or (run.walker is not None and not is_terminal(run.status) and not self._is_alive(run.walker))
+        ]
+
+    def _is_alive(self, walker: str) -> bool:
+        life = self._holders.get(walker.rpartition(":")[2])
+        return life is not None and not life.is_over
+
     def close(self) -> None:
         """Let the file go."""
         self._connection.close()
@@ -84,7 +123,7 @@ class Observer:
         _, run, path = key.split(":", 2)
         row = self._connection.execute(
             "SELECT count(*) FROM steps s JOIN runs r ON r.no = s.run WHERE r.id = ? AND s.path = ?"
-            " AND (s.edge = 'dispatched' OR s.status <> 'in_progress')",
+            " AND (coalesce(s.edge, '') NOT IN ('approval', 'approved', 'client') OR s.status <> 'in_progress')",
             (run, path),
         ).fetchone()
         return row is not None and row[0] > 0
@@ -118,6 +157,8 @@ class Observer:
             self.problems += check_move(old, run)
             if old is not None and old != run:
                 self._trace.note("run", no, old.status, "->", run.status, "rev", run.rev, "fence", run.fence)
+            if is_terminal(run.status):
+                self.ended_s.setdefault(run.id, self._now())
             if old is None or not is_terminal(old.status):
                 self._check_journal(no, old, run, life)
         self.problems += check_threads(self.runs.values())
@@ -164,8 +205,3 @@ class Observer:
             and self._holders.get(view.walker.rpartition(":")[2]) is life
             for view in (old, run)
         )
-
-
-def quiet(problems: Iterator[str], most: int = 20) -> list[str]:
-    """Give the first of the problems, each once."""
-    return list(dict.fromkeys(problems))[:most]

@@ -11,7 +11,7 @@ from treadle.errors import StoreError, TreadleError
 from treadle.objects.event import Event
 from treadle.service import Treadle
 from treadle.testing.chance import Chance
-from treadle.testing.history import Append, Outcome, RunView, check_numbers
+from treadle.testing.history import Append, Outcome, RunView, check_rising
 from treadle.testing.simulated_process import Process, ProcessDied
 from treadle.testing.trace import Trace
 
@@ -31,6 +31,18 @@ class Answer(NamedTuple):
     ended: float
 
 
+class Deadline(NamedTuple):
+    """A run that a client wanted to end in time.
+
+    Units: virtual seconds.
+    """
+
+    run_id: str
+    asked_s: float
+    accepted_s: float
+    ttl_s: float
+
+
 class Clients:
     """What all clients know together."""
 
@@ -48,6 +60,7 @@ class Clients:
         self.appends: list[Append] = []
         self.problems: list[str] = []
         self.cancelled: dict[str, float] = {}
+        self.deadlines: list[Deadline] = []
         self._chance = chance
         self._trace = trace
         self._processes = processes
@@ -61,7 +74,7 @@ class Clients:
         """Make that many requests, one after the other."""
         kinds = (
             [self.create_thread] + [self.say] * 2 + [self.start] * 4 + [self.start_and_stream] * 2
-            + [self.start_and_wait] * 2 + [self.cancel] * 2 + [self.submit] * 3 + [self.resume]
+            + [self.start_and_wait] * 2 + [self.cancel] * 2 + [self.submit] * 2 + [self.decide] * 3 + [self.resume]
         )  # fmt: skip
         await self.create_thread()
         for _ in range(requests):
@@ -91,7 +104,14 @@ class Clients:
 
     async def start(self) -> None:
         """Start a run, on a thread that may be busy, perhaps with a message or a deadline."""
-        await self._start("start", lambda t, thread, fields: t.runs.create(thread, **fields))
+
+        async def work(t: Treadle, thread: str, fields: dict[str, Any]) -> object:
+            return await t.runs.create(thread, **fields)
+
+        ttl_s = self._chance.pick([5, 30, 600]) if self._chance.happens(0.4) else 0
+        answer = await self._start("start", work, **({"ttl": f"{ttl_s}s"} if ttl_s else {}))
+        if ttl_s and answer is not None and answer.outcome == "ok":
+            self.deadlines.append(Deadline(answer.value.id, answer.began, answer.ended, ttl_s))
 
     async def start_and_wait(self) -> None:
         """Start a run and wait for it, not forever."""
@@ -129,23 +149,25 @@ class Clients:
             return None
 
         await self._start("stream", work)
-        self.problems += check_numbers("a stream", numbers)
+        self.problems += check_rising("a stream", numbers)
 
     async def _start(
-        self, what: str, work: Callable[[Treadle, str, dict[str, Any]], Coroutine[Any, Any, object]]
-    ) -> None:
+        self,
+        what: str,
+        work: Callable[[Treadle, str, dict[str, Any]], Coroutine[Any, Any, object]],
+        **more: Any,
+    ) -> Answer | None:
         if not self._threads:
-            return
+            return None
         chance = self._chance
         thread, text = chance.pick(self._threads), self._text() if chance.happens(0.5) else None
-        fields: dict[str, Any] = {"agent": chance.pick(self._agents)}
+        fields: dict[str, Any] = {"agent": chance.pick(self._agents), **more}
         if text is not None:
             fields["additional_messages"] = [{"role": "user", "content": text}]
-        if chance.happens(0.2):
-            fields["ttl"] = chance.pick(["5s", "30s", "10m"])
         answer = await self._ask(what, lambda t: work(t, thread, fields))
         if text is not None:
             self._took(thread, text, answer)
+        return answer
 
     async def cancel(self) -> None:
         """Cancel some run."""
@@ -170,6 +192,28 @@ class Clients:
             return await t.runs.submit_tool_outputs(run.id, outputs)
 
         await self._ask("submit", work)
+
+    async def decide(self) -> None:
+        """Let a call run that waits for a person, change it, or refuse it."""
+        run = self._some_run("requires_action")
+        if run is None:
+            return
+        chance, person = self._chance, f"person {next(self._texts)}"
+        verdict = chance.pick(["approve", "edit", "reject"])
+
+        async def work(t: Treadle) -> object:
+            found = await t.runs.get(run.id)
+            waiting = found.required_approvals
+            if not waiting:
+                return None
+            asked = waiting[0]
+            call_id = asked.call.id if asked.call is not None else None
+            if verdict == "reject":
+                return await t.runs.reject(run.id, call_id, reason="not today", by=person)
+            edited = {"token": person} if verdict == "edit" and asked.action == "approval" else None
+            return await t.runs.approve(run.id, call_id, arguments=edited, by=person, digest=asked.digest)
+
+        await self._ask(f"decide: {verdict}", work)
 
     async def resume(self) -> None:
         """Ask for some run to be walked on."""

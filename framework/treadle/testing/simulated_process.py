@@ -136,6 +136,8 @@ class Process:
         self.life = Life(name)
         self.machine = machine
         self.walks = walk
+        self.is_closed = False
+        self.awake_since_s = loop.time()
         self._loop = loop
         self._trace = trace
         self._waiting: dict[asyncio.Future[Any], None] = {}
@@ -221,6 +223,7 @@ class Process:
     def resume(self) -> None:
         """Let it go on: it does not know that time has passed."""
         self._trace.note("resume", self.name)
+        self.awake_since_s = self._loop.time()
         self._loop.resume(self.life)
 
     def kill(self) -> None:

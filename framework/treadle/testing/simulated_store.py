@@ -122,10 +122,11 @@ class FaultyStore:
 
     async def _delay(self) -> None:
         faults, chance = self.faults, self._chance
-        if chance.happens(faults.slow):
-            await asyncio.sleep(chance.around(faults.wait_s))
-        if chance.happens(faults.long):
-            await asyncio.sleep(chance.around(faults.long_s))
+        wait_s = chance.around(faults.wait_s) if chance.happens(faults.slow) else 0.0
+        wait_s += chance.around(faults.long_s) if chance.happens(faults.long) else 0.0
+        while wait_s > 0 and self.faults is not CALM:
+            await asyncio.sleep(min(wait_s, 1.0))
+            wait_s -= 1.0
 
     async def _end(self, name: str, when: str) -> None:
         self._trace.note("crash", when, name)

@@ -28,6 +28,10 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 CLIENT_TOOL = "ask_client"
+ASKS_AGAIN = "charge_or_ask"
+"""Made again after an outcome that nobody knows, if a person says so."""
+NEEDS_CONSENT = "charge_if_allowed"
+"""Made only if a person agrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +53,16 @@ class Wits:
 
 
 class Outside:
-    """The model, the tools and the receiver."""
+    """The model, the tools and the receiver.
+
+    Shapes: `called` hears the idempotency key of each call that begins, `received` of what reaches the receiver.
+    """
 
     def __init__(self, chance: Chance, trace: Trace, wits: Wits) -> None:
         """Start with nothing asked and nothing received."""
         self.dispatches: list[Dispatch] = []
         self.problems: list[str] = []
+        self.called: Callable[[str], None] | None = None
         self.received: Callable[[Dispatch], None] | None = None
         self.model = SimulatedModel(chance.fork("model"), trace, wits, self.problems)
         self._chance = chance.fork("tools")
@@ -77,10 +85,18 @@ class Outside:
         async def charge_or_fail(token: str, idempotency_key: str) -> dict[str, Any]:
             return await self._receive("charge_or_fail", "once", token, idempotency_key)
 
-        return [look, put, charge, charge_or_fail]
+        async def charge_or_ask(token: str, idempotency_key: str) -> dict[str, Any]:
+            return await self._receive(ASKS_AGAIN, "once", token, idempotency_key)
+
+        async def charge_if_allowed(token: str, idempotency_key: str) -> dict[str, Any]:
+            return await self._receive(NEEDS_CONSENT, "once", token, idempotency_key)
+
+        return [look, put, charge, charge_or_fail, charge_or_ask, charge_if_allowed]
 
     async def _receive(self, tool: str, effect: Effect, token: str, key: str) -> dict[str, Any]:
         chance, wits = self._chance, self._wits
+        if self.called is not None:
+            self.called(key)
         await _take(chance, wits, wits.tool_s / 2)
         dispatch = Dispatch(tool, effect, token, key)
         self._trace.note("dispatch", tool, token)
@@ -109,12 +125,17 @@ def tools() -> list[FunctionTool]:
         tool("put", effect="idempotent", retry=retry),
         tool("charge", effect="once", timeout="60s"),
         tool("charge_or_fail", effect="once", on_unknown="fail"),
+        tool(ASKS_AGAIN, effect="once", on_unknown="ask"),
+        tool(NEEDS_CONSENT, effect="once", approval="always"),
         FunctionTool(name=CLIENT_TOOL, runs="client", parameters=_SCHEMA),
     ]
 
 
 class SimulatedModel:
-    """A model that draws what it says, and refuses a thread that a strict endpoint would refuse."""
+    """A model that draws what it says, and refuses a thread that a strict endpoint would refuse.
+
+    Shapes: `is_fenced_out` tells whether who asks has lost the run of a thread: what it asks for comes to nothing.
+    """
 
     def __init__(self, chance: Chance, trace: Trace, wits: Wits, problems: list[str]) -> None:
         """Start with the first token."""
@@ -122,6 +143,7 @@ class SimulatedModel:
         self._trace = trace
         self._wits = wits
         self._problems = problems
+        self.is_fenced_out: Callable[[str], bool] | None = None
         self._tokens = count(1)
 
     async def call(self, request: ModelRequest, emit: Emit) -> ModelReply:
@@ -130,7 +152,9 @@ class SimulatedModel:
         Errors: ProviderError, as the seed draws.
         """
         chance, wits = self._chance, self._wits
-        self._problems += unpaired(request.messages)
+        found = unpaired(request.messages)
+        if found and self.is_fenced_out is not None and not self.is_fenced_out(request.messages[0].thread_id):
+            self._problems += found
         self._trace.note("model", len(request.messages))
         await _take(chance, wits, wits.model_s)
         if chance.happens(wits.model_error):

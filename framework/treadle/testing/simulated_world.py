@@ -8,21 +8,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from treadle.errors import StoreError
 from treadle.lifecycle import is_terminal
 from treadle.objects.tool import Retry
 from treadle.service import Treadle
 from treadle.testing.chance import Chance
-from treadle.testing.history import Dispatch, check_appends, check_dispatches
+from treadle.testing.history import Dispatch, check_appends, check_deadline, check_dispatches
 from treadle.testing.observer import Observer
 from treadle.testing.simulated_clients import Clients
 from treadle.testing.simulated_loop import ORDERS, Life, Order, SimulatedLoop, current_life
-from treadle.testing.simulated_process import Machine, Process
+from treadle.testing.simulated_process import Machine, Process, ProcessDied
 from treadle.testing.simulated_store import CALM, Faults
-from treadle.testing.simulated_tools import Outside, Wits, tools
+from treadle.testing.simulated_tools import ASKS_AGAIN, NEEDS_CONSENT, Outside, Wits, tools
 from treadle.testing.trace import Trace
 
 HOUR_MS = 3_600_000
 YEAR_MS = 365 * 24 * HOUR_MS
+CANCEL_S = 1.0
+"""After an accepted cancel no new call begins, this much later at most."""
+LATE_S = 5.0
+"""So much after its deadline at most a run ends, where nothing disturbs."""
+TAKEN_S = 10.0
+"""So long after the lease of its walker at most a run is taken, where nothing disturbs."""
+CLOSE_S = 120.0
 SETTLE_S = 900.0
 """Virtual seconds within which every run ends once nothing disturbs any more."""
 
@@ -93,6 +101,8 @@ class World:
         self._trace = trace
         self._kind = kind
         self._outside = Outside(chance, trace, kind.wits)
+        self._outside.called = self._called
+        self._outside.model.is_fenced_out = self._is_fenced_out
         self._outside.received = self._received
         self._machine = Machine(loop, "boot-1", up_s=1000.0)
         self._faults = CALM
@@ -100,6 +110,7 @@ class World:
         self._ever: list[Process] = []
         self._observer: Observer | None = None
         self._problems: list[str] = []
+        self._is_turned = False
         self._clients: Clients | None = None
 
     @property
@@ -135,7 +146,9 @@ class World:
         """Let it all happen: open, trouble, calm, close, and check what is left."""
         kind = self._kind
         first = await self._open("w1", walk=True)
-        self._observer = observer = Observer(self._path, self._chance.fork("observer"), self._trace)
+        self._observer = observer = Observer(
+            self._path, self._chance.fork("observer"), self._trace, now=self._loop.time
+        )
         for process in self._ever:
             for walker in process.walkers:
                 observer.knows(walker, process.life)
@@ -161,10 +174,12 @@ class World:
             await asyncio.gather(nemesis, return_exceptions=True)
         await self._calm()
         await self._settle(clients)
-        await self._close()
+        for process in self._up:
+            await self._close(process)
         observer.check_all()
         self._problems += check_appends(clients.appends, observer.texts())
         self._problems += check_dispatches(self._outside.dispatches)
+        self._check_deadlines(clients, observer)
         observer.take_down()
 
     def bury(self) -> None:
@@ -206,11 +221,50 @@ class World:
 
     def _received(self, dispatch: Dispatch) -> None:
         """Hold a call that reached its receiver against the journal: what may be repeated by nobody stands there."""
-        assert self._observer is not None
-        if dispatch.effect == "once" and not self._observer.is_dispatched(dispatch.key):
+        observer = self._observer
+        assert observer is not None
+        if dispatch.effect == "once" and not observer.is_dispatched(dispatch.key):
             life = current_life()
             self._problems.append(
                 f"the once call {dispatch.key} was dispatched by {life and life.name} before it was in the journal"
+            )
+        before = sum(d.key == dispatch.key for d in self._outside.dispatches[:-1])
+        if dispatch.tool == NEEDS_CONSENT and not observer.approvals(dispatch.key):
+            self._problems.append(f"call {dispatch.key} was dispatched, and nobody had agreed to it")
+        if dispatch.tool == ASKS_AGAIN and before and observer.approvals(dispatch.key) >= before:
+            self._outside.dispatches[-1] = dispatch._replace(again=True)
+
+    def _is_fenced_out(self, thread_id: str) -> bool:
+        life, observer = current_life(), self._observer
+        return life is None or observer is None or not observer.is_walked_by(life, thread_id)
+
+    def _called(self, key: str) -> None:
+        """Hold the beginning of a call against the cancels that were accepted, where nothing delays the news of one."""
+        run_id = key.split(":", 2)[1]
+        faults, life, now_s = self._kind.faults, current_life(), self._loop.time()
+        since_s = self._clients.cancelled.get(run_id, now_s) if self._clients is not None else now_s
+        process = next((p for p in self._ever if p.life is life), None)
+        if process is None or faults.slow or faults.long:
+            return
+        late_s = now_s - max(since_s, process.awake_since_s)
+        if since_s < now_s and late_s > CANCEL_S:
+            self._problems.append(f"run {run_id}: a call began {late_s:.3f} s after its cancel was accepted")
+
+    def _check_deadlines(self, clients: Clients, observer: Observer) -> None:
+        """Hold the ends of runs against their deadlines, where nobody turned the clock."""
+        if self._is_turned:
+            return
+        kind, status = self._kind, {run.id: run.status for run in observer.runs.values()}
+        is_calm = not kind.trouble_s and kind.faults == CALM
+        for d in clients.deadlines:
+            self._problems += check_deadline(
+                d.run_id,
+                status[d.run_id],
+                asked_s=d.asked_s,
+                accepted_s=d.accepted_s,
+                ttl_s=d.ttl_s,
+                ended_s=observer.ended_s.get(d.run_id, float("inf")),
+                late_s=LATE_S if is_calm else None,
             )
 
     def _set_faults(self, faults: Faults) -> None:
@@ -222,7 +276,9 @@ class World:
 
     async def _trouble(self) -> None:
         chance = self._chance.fork("nemesis")
-        strikes = [self._kill] * 3 + [self._pause] * 3 + [self._turn_the_clock] + [self._restart_machine]
+        strikes = (
+            [self._kill] * 3 + [self._pause] * 3 + [self._drain] * 2 + [self._turn_the_clock, self._restart_machine]
+        )  # fmt: skip
         while True:
             await asyncio.sleep(chance.around(self._kind.trouble_s))
             await chance.pick(strikes)(chance)
@@ -245,7 +301,17 @@ class World:
         await asyncio.sleep(chance.between(0.2, 2.5) * self._kind.lease_s)
         process.resume()
 
+    async def _drain(self, chance: Chance) -> None:
+        """Replace a process as an upgrade does: it is asked to close first."""
+        up = [process for process in self._up if process.is_up]
+        if up:
+            process = chance.pick(up)
+            self._trace.note("drain", process.name)
+            await self._close(process)
+        await self._replace()
+
     async def _turn_the_clock(self, chance: Chance) -> None:
+        self._is_turned = True
         ahead = chance.pick([HOUR_MS, -HOUR_MS, 10 * YEAR_MS, -10 * YEAR_MS, 0])
         self._trace.note("clock", ahead)
         self._machine.ahead_ms = ahead
@@ -262,7 +328,7 @@ class World:
     async def _replace(self) -> None:
         """Start a process anew for each that is gone."""
         for gone in [process for process in self._up if not process.is_up]:
-            self.kills += 1
+            self.kills += not gone.is_closed
             self._up.remove(gone)
             name, _, life = gone.name.partition("-")
             await self._open(f"{name}-{int(life or 1) + 1}", walk=gone.walks)
@@ -285,23 +351,46 @@ class World:
         observer = self._observer
         assert observer is not None
         end = self._loop.time() + SETTLE_S
+        since: dict[str, float] = {}
         while left := [run for run in observer.runs.values() if not is_terminal(run.status)]:
             if self._loop.time() > end:
                 self._problems += [
                     f"run {r.id} is {r.status}, walked by {r.walker}: it does not end" for r in left
                 ]
                 return
+            self._check_left(observer, since)
+            await clients.decide()
             await clients.submit()
             await asyncio.sleep(1.0)
 
-    async def _close(self) -> None:
-        for process in self._up:
-            try:
-                async with asyncio.timeout(120):
-                    await process.ask(Treadle.close)
-            except TimeoutError:
+    def _check_left(self, observer: Observer, since: dict[str, float]) -> None:
+        """Check that a run which nobody walks is taken soon; `since` is when each was first seen so."""
+        now_s = self._loop.time()
+        left = observer.left()
+        for run_id in [run_id for run_id in since if run_id not in left]:
+            del since[run_id]
+        for run_id in left:
+            if now_s - since.setdefault(run_id, now_s) > self._kind.lease_s + TAKEN_S:
+                self._problems.append(f"run {run_id} is left to nobody")
+
+    async def _close(self, process: Process) -> None:
+        """Ask a process to close, which lets go of what it walks."""
+        assert self._observer is not None
+        held: list[str] = []
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await process.ask(Treadle.close)
+            process.is_closed = True
+            held = self._observer.held_by(process.life) if self._faults == CALM else []
+        except TimeoutError:
+            if not process.life.is_paused:
                 self._problems.append(f"process {process.name} does not close")
-            process.kill()
+        except (ProcessDied, StoreError):
+            self._trace.note("closed badly", process.name)
+        self._problems += [
+            f"process {process.name} is closed and still holds run {run_id}" for run_id in held
+        ]
+        process.kill()
 
 
 async def _make_agent(treadle: Treadle) -> str:
