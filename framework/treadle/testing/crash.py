@@ -67,7 +67,8 @@ class Matrix:
     """What came of the crashes of one scenario with one seed.
 
     Shapes: `points` are the names in the order in which they are passed; `kills` counts every process that was killed,
-    `doubles` the crashes during a recovery among the cycles.
+    `doubles` the crashes during a recovery among the cycles. `missed` are the cycles in which a process came to its
+    end and never to the point where it was to die: nothing in a scenario may depend on time.
     """
 
     scenario: str
@@ -75,6 +76,7 @@ class Matrix:
     points: tuple[str, ...]
     kills: int = 0
     doubles: int = 0
+    missed: tuple[str, ...] = ()
     violations: tuple[Violation, ...] = ()
 
     def check(self) -> None:
@@ -100,7 +102,7 @@ class _Helper:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "treadle.testing.crash_zygote"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
         )  # fmt: skip
 
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +228,7 @@ def crash_matrix(
             (first_kill, Point(*again))
             for (first_kill,), answer in zip(singles, answers, strict=True)
             if not answer["wrongs"]
-            for again in answer["points"][1]
+            for again in (answer["points"][1] if not answer["missed"] else ())
         ]
         pairs = _sample(recoveries, doubles, f"{name}:{seed}")
         answers += workers.ask_all(_job(name, seed, kills, fresh=fresh) for kills in pairs)
@@ -237,6 +239,9 @@ def crash_matrix(
         tuple(dict.fromkeys(point.name for point in passed)),
         kills=sum(answer["killed"] for answer in answers),
         doubles=sum(answer["killed"] > 1 for answer in answers),
+        missed=tuple(
+            replay_of(name, seed, kills) for kills, a in zip(cycles, answers, strict=True) if a["missed"]
+        ),
         violations=tuple(
             Violation(replay_of(name, seed, kills), tuple(a["wrongs"]), tuple(a["story"]), a["folder"])
             for kills, a in zip(cycles, answers, strict=True)
@@ -314,6 +319,7 @@ class _Totals:
     doubles: int = 0
     points: set[str] = field(default_factory=set[str])
     scenarios: set[str] = field(default_factory=set[str])
+    missed: int = 0
     violations: int = 0
 
     def add(self, matrix: Matrix) -> None:
@@ -322,13 +328,14 @@ class _Totals:
         self.doubles += matrix.doubles
         self.scenarios.add(matrix.scenario)
         self.points |= {f"{matrix.scenario} {point}" for point in matrix.points}
+        self.missed += len(matrix.missed)
         self.violations += len(matrix.violations)
 
     def __str__(self) -> str:
         """Give the line of the counts."""
         return (
             f"kills {self.kills}, double {self.doubles}, scenarios {len(self.scenarios)}, "
-            f"points {len(self.points)}, violations {self.violations}"
+            f"points {len(self.points)}, missed {self.missed}, violations {self.violations}"
         )
 
 

@@ -82,7 +82,7 @@ async def _live(life: Life) -> dict[str, Any]:
         "settings": Settings(), "project": Project(ProjectSpec.model_construct(), life.folder), "clock": place.clock,
         "walk": True, **scenario.setup(place),
     }  # fmt: skip
-    store = watched_store(life.folder / "treadle.db", points)
+    store = watched_store(life.folder / "treadle.db", points, is_slow=place.is_slow)
     async with WatchedTreadle(store, points=points, **options) as treadle:
         place.opened = treadle
         await treadle.recover()

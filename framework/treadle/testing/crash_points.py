@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -153,6 +154,7 @@ class _WatchedStore:
 
         async def later(*args: Any, **named: Any) -> Any:
             said = _name_of(name, args)
+            _foresee(points.receiver, args)
             point = points.before(said)
             with commits.within(said):
                 result = await call(*args, **named)
@@ -170,12 +172,16 @@ class _WatchedStore:
         return later if inspect.iscoroutinefunction(call) else at_once
 
 
-def watched_store(path: Path, points: Points) -> Store:
-    """Open the store of a file; every call of it that writes passes a point before and after."""
+def watched_store(path: Path, points: Points, *, is_slow: bool = False) -> Store:
+    """Open the store of a file; every call of it that writes passes a point before and after.
+
+    Shapes: to the store every commit is quick, or with `is_slow` slow: how quick it really is decides nothing.
+    """
     commits = Commits(points)
     point = points.before("open")
+    seconds = count()
     with commits.within("open"):
-        store = SqliteStore(path, opener=commits.open)
+        store = SqliteStore(path, opener=commits.open, timer=lambda: float(next(seconds) if is_slow else 0))
     points.after(point)
     return cast("Store", cast("object", _WatchedStore(store, points, commits)))
 
@@ -199,6 +205,14 @@ def _contents(checkpoint: Checkpoint) -> str:
     return said or "nothing"
 
 
+def _foresee(receiver: Receiver, args: tuple[Any, ...]) -> None:
+    """Write down which steps may be stored as begun from now on: it may be true before the store says so."""
+    if args and isinstance(args[0], Checkpoint):
+        opened = [step.path for step in args[0].steps if step.is_open]
+        if opened:
+            receiver.note("begins", run=args[0].run.id, paths=opened)
+
+
 def _remember(receiver: Receiver, call: str, args: tuple[Any, ...], result: Any) -> None:
     """Write down what the store has accepted: from here on nothing may lose it or do it again."""
     rows: Sequence[Message] = ()
@@ -209,7 +223,6 @@ def _remember(receiver: Receiver, call: str, args: tuple[Any, ...], result: Any)
         said = {
             "run": checkpoint.run.id,
             "status": checkpoint.status,
-            "open": [s.path for s in checkpoint.steps if s.is_open],
             "done": [s.path for s in checkpoint.steps if not s.is_open and s.edge != "retry"],
             "events": [[event.seq, event.name] for event in cast("Committed", result).events],
         }

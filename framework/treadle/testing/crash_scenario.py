@@ -67,6 +67,11 @@ class Place:
         assert self.opened is not None, "the treadle is opened after `setup`"
         return self.opened
 
+    @property
+    def is_slow(self) -> bool:
+        """Tell whether the disk is a slow one in this seed: commits are then gathered and written on a thread."""
+        return self.seed % SLOW_SEEDS == SLOW_SEEDS - 1
+
     def draw(self, below: int, *what: object) -> int:
         """Give a number from 0 to below `below`: by chance from seed to seed, the same in each process of one."""
         said = "\x00".join(map(str, (self.scenario, self.seed, *what)))
@@ -118,6 +123,8 @@ class Place:
             await runs.submit_tool_outputs(run.id, given)
 
 
+SLOW_SEEDS = 4
+"""One seed of so many has a slow disk."""
 WAIT_S = 20.0
 """How long a client waits for a run before it gives up: then the run is stuck."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from treadle.errors import ProviderError
+from treadle.objects.event import Event
 from treadle.objects.tool import Effect, FunctionTool, Retry
 from treadle.providers.base import ModelRequest
 from treadle.providers.scripted import ScriptedProvider, ScriptEntry
@@ -310,20 +311,34 @@ async def _drive_streaming(place: Place) -> None:
     thread = await place.thread(place.words("user"))
     found = await treadle.runs.list(thread.id, limit=1)
     if found:
-        await place.finish(found[0])
+        # A reader goes on after the last event that it had.
+        last = max((note["seq"] for note in place.receiver.notes("event")), default=0)
+        await _read(place, treadle.runs.follow(found[0].id, after=last))
         return
-    said = ""
-    async for event in treadle.runs.stream(thread.id, agent=agent):
-        if event.name == "thread.message.delta":
-            said += event.data["text"]
+    said = await _read(place, treadle.runs.stream(thread.id, agent=agent))
     (message,) = await treadle.messages.list(thread.id, limit=1)
     place.receiver.note("read", said=said, is_whole=said == message.plain)
+
+
+async def _read(place: Place, events: AsyncIterator[Event]) -> str:
+    """Read a stream to its end, note the numbers of its events, and give the text that it said."""
+    said = ""
+    async for event in events:
+        if event.name == "thread.message.delta":
+            said += event.data["text"]
+        if event.seq is not None:
+            place.receiver.note("event", seq=event.seq, name=event.name)
+    return said
 
 
 def _read_whole(outcome: Outcome) -> Iterable[str]:
     for note in outcome.notes:
         if note["what"] == "read" and not note["is_whole"]:
             yield f"the stream said {note['said']!r}, and the message is another"
+    read = [(note["seq"], note["name"]) for note in outcome.notes if note["what"] == "event"]
+    kept = [(event.seq, event.name) for c in outcome.threads for lived in c.runs for event in lived.events]
+    if read != kept:
+        yield f"the events are {kept}, and its reader read {read}"
 
 
 STREAMING = Scenario(
@@ -437,6 +452,38 @@ TRANSACTIONAL = Scenario(
 )
 
 
+# -- runs and messages in line for a busy thread, from a client that sends everything again ----------------------------------
+
+
+def _queue(place: Place) -> Mapping[str, Any]:
+    return {"providers": _model(_in_turn(_calls(("ask", {})), *(place.words(n) for n in range(3))))}
+
+
+async def _drive_queue(place: Place) -> None:
+    treadle = place.treadle
+    agent = await place.agent(model="scripted", tools=[_ASK])
+    thread = await place.thread(place.words("user"))
+    runs = [await treadle.runs.create(thread.id, agent=agent, key="run 0")]
+    if (await place.finish(runs[0])).status == "requires_action":
+        for n in (1, 2):
+            said = {"role": "user", "content": place.words("also", n)}
+            await treadle.messages.create(
+                thread.id, content=place.words("more", n), key=f"message {n}", on_busy="queue"
+            )
+            runs.append(
+                await treadle.runs.create(
+                    thread.id, agent=agent, additional_messages=[said], key=f"run {n}", on_busy="queue"
+                )
+            )
+    else:
+        runs = await treadle.runs.list(thread.id, order="asc")
+    for run in runs:
+        await place.finish(run, lambda name, arguments: f"{name}: {arguments}")
+
+
+QUEUE = Scenario(name="queue", setup=_queue, drive=_drive_queue)
+
+
 # -- texts that are kept beside the rows ------------------------------------------------------------------------------------
 
 
@@ -460,7 +507,7 @@ LARGE = Scenario(name="large", setup=_large, drive=_drive_large)
 
 SCENARIOS: Sequence[Scenario] = (
     PLAIN, ROUNDS, PARALLEL, CLIENT, APPROVAL, CANCEL, EXPIRY, RETRY, ONCE, ASKED, IDEMPOTENT, TRANSACTIONAL, STREAMING,
-    LARGE,
+    LARGE, QUEUE,
 )  # fmt: skip
 """All of them; `python -m treadle.testing.crash` goes through them."""
 

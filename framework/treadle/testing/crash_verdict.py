@@ -118,7 +118,7 @@ def _effects(lived: Lived, rows: Sequence[Message], notes: Sequence[Note]) -> It
     texts = {row.seq: row.text or "" for row in rows}
     calls = [n for n in notes if n["what"] == "tool" and n["run"] == run.id]
     counted = Counter(str(n["key"]) for n in calls)
-    begun = {path for n in notes if n["what"] == "stored" and n.get("run") == run.id for path in n["open"]}
+    begun = {path for n in notes if n["what"] == "begins" and n["run"] == run.id for path in n["paths"]}
     for step in (s for s in lived.steps if s.kind == "tool_call" and s.edge != "retry"):
         key = f"tdl:{run.id}:{step.path}"
         count = counted.pop(key, 0)

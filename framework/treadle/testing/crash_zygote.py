@@ -131,7 +131,7 @@ class Zygote:
         self._count += 1
         folder = self._root / f"{self._count}"
         folder.mkdir(mode=0o700)
-        killed, found, told = 0, list[str](), dict[str, Any]()
+        killed, found, told, is_missed = 0, list[str](), dict[str, Any](), False
         for number, kill in enumerate([*kills, None], 1):
             life = crash_life.Life(
                 scenario=scenario, folder=folder, seed=seed, number=number, kill_at=kill, reference=reference
@@ -146,14 +146,14 @@ class Zygote:
                 break
             told = json.loads(report.read_text())
             found += told["wrongs"]
-            if kill is not None and not told["wrongs"]:
-                found.append(f"process {number} came to its end and never to {kill.name}, {kill.side}")
+            is_missed = kill is not None and not found
             break
         notes = _notes(folder)
         self._learn(cast("list[str]", told.get("modules", [])))
         answer: Answer = {
             "killed": killed,
             "wrongs": found,
+            "missed": is_missed,
             "reading": told.get("reading", []),
             "points": [_passed(notes, number) for number in range(1, len(kills) + 2)],
             "folder": str(folder),
