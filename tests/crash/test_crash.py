@@ -99,6 +99,15 @@ async def drive_into_a_wall(place) -> None:
     raise ValueError("the client is broken")
 
 
+def is_given_up(outcome):
+    (run,) = [lived.run for c in outcome.threads for lived in c.runs]
+    if outcome.place.life < 4:
+        return
+    if run.status != "failed" or "died 3 times at tool_call#1/0" not in run.last_error.message:
+        yield f"the run is {run.status}: {run.last_error}"
+
+
+DEADLY = Scenario(name="deadly", setup=setup, drive=drive, holds=is_given_up, compares=False)
 COUNTED = Scenario(name="counted", setup=setup, drive=drive, holds=is_counted_once)
 FORGETFUL = Scenario(name="forgetful", setup=setup, drive=drive_without_looking)
 BROKEN = Scenario(name="broken", setup=setup, drive=drive_into_a_wall)
@@ -142,6 +151,12 @@ def test_calls_that_only_read_are_calls_that_a_store_has() -> None:
 def test_a_replay_is_read_as_it_was_written(name, more) -> None:
     kills = [Point("commit.2xtool_call+model_call=completed#1", "after"), *more]
     assert read_replay(replay_of(name, 7, kills)) == (name, 7, kills)
+
+
+def test_a_call_that_kills_its_process_three_times_is_given_up(zygotes) -> None:
+    kills = [Point("dispatch.count#1", "before")] * 3
+    answer = zygotes.ask({"scenario": name_of(DEADLY), "seed": 0, "kills": kills})
+    assert (answer["killed"], answer["wrongs"]) == (3, [])
 
 
 # -- the plugin -------------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Matrix:
 # -- the processes ------------------------------------------------------------------------------------------------------
 
 
-class _Helper:
+class _Zygote:
     """A zygote of our own, in a process beside this one."""
 
     def __init__(self) -> None:
@@ -132,10 +132,10 @@ class Zygotes:
 
     def __init__(self, jobs: int = JOBS) -> None:
         """Start them."""
-        self._all = [_Helper() for _ in range(jobs)]
-        self._free: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
-        for helper in self._all:
-            self._free.put(helper)
+        self._all = [_Zygote() for _ in range(jobs)]
+        self._free: queue.SimpleQueue[_Zygote] = queue.SimpleQueue()
+        for zygote in self._all:
+            self._free.put(zygote)
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="treadle-crash")
 
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,11 +143,11 @@ class Zygotes:
 
         Errors: RuntimeError when the scenario cannot be lived at all.
         """
-        helper = self._free.get()
+        zygote = self._free.get()
         try:
-            return helper.ask(job)
+            return zygote.ask(job)
         finally:
-            self._free.put(helper)
+            self._free.put(zygote)
 
     def ask_all(self, jobs: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Give the answers in the order of the jobs."""
@@ -164,8 +164,8 @@ class Zygotes:
     def close(self) -> None:
         """Let them go."""
         self._pool.shutdown(cancel_futures=True)
-        for helper in self._all:
-            helper.close()
+        for zygote in self._all:
+            zygote.close()
 
 
 @contextmanager
