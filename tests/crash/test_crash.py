@@ -1,9 +1,9 @@
 """Processes are killed at every point at which they can die, and every promise is kept."""
 
 import os
+import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from treadle.testing.crash_scenario import Scenario
 from treadle.testing.crash_scenarios import SCENARIOS
 from treadle.testing.fakes import ScriptedProvider
 
+MANUAL = Path(__file__).parents[2] / "docs" / "crash-tests.md"
 MANIFEST = Path(__file__).parent / "manifest.txt"
 DOUBLES = 12
 SEED = 1
@@ -162,26 +163,9 @@ def test_a_call_that_kills_its_process_three_times_is_given_up(zygotes) -> None:
 # -- the plugin -------------------------------------------------------------------------------------------------------
 
 
-def test_the_plugin_kills_an_agent_of_ones_own(tmp_path) -> None:
-    (tmp_path / "test_mine.py").write_text(
-        textwrap.dedent("""
-            from treadle.testing import Scenario
-            from treadle.testing.fakes import ScriptedProvider
-
-            def setup(place):
-                return {"providers": {"scripted": ScriptedProvider(lambda request: "fine")}}
-
-            async def drive(place):
-                agent = await place.agent(model="scripted")
-                thread = await place.thread("How are you?")
-                await place.finish(await place.first_run(thread, agent))
-
-            FINE = Scenario(name="fine", setup=setup, drive=drive)
-
-            def test_nothing_is_lost(crash):
-                assert crash(FINE).doubles == 3
-        """)
-    )
+def test_the_plugin_kills_an_agent_of_ones_own_as_the_manual_shows(tmp_path) -> None:
+    (block,) = re.findall(r"^```python [^\n]*\n(.*?)^```$", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "test_mine.py").write_text(block)
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "-q", "-p", "treadle.testing.plugin", "-p", "no:cacheprovider",
