@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING
 _PUBLIC = {
     "ChatServer": "treadle.testing.chat_server",
     "CountedIds": "treadle.testing.fakes",
+    "Fault": "treadle.testing.storage",
+    "FaultDoor": "treadle.testing.storage",
     "FrozenClock": "treadle.testing.fakes",
     "Place": "treadle.testing.crash_scenario",
+    "PowerLoss": "treadle.testing.storage",
     "ProviderContract": "treadle.testing.provider_contract",
     "Scenario": "treadle.testing.crash_scenario",
     "ScriptedProvider": "treadle.testing.fakes",
@@ -29,8 +32,11 @@ _PUBLIC = {
 __all__ = [
     "ChatServer",
     "CountedIds",
+    "Fault",
+    "FaultDoor",
     "FrozenClock",
     "Place",
+    "PowerLoss",
     "ProviderContract",
     "Scenario",
     "ScriptedProvider",
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from treadle.testing.fakes import CountedIds, FrozenClock, ScriptedProvider
     from treadle.testing.provider_contract import ProviderContract
     from treadle.testing.step_contract import StepContract
+    from treadle.testing.storage import Fault, FaultDoor, PowerLoss
     from treadle.testing.store_contract import StoreContract
     from treadle.testing.tool_contract import ToolContract
 

@@ -21,10 +21,8 @@ import asyncio
 import hashlib
 import logging
 import os
-import random
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -33,7 +31,9 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 import apsw
 
+from treadle.clock import SystemClock
 from treadle.errors import StateError, StoreError
+from treadle.ids import Ids
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
 from treadle.providers.base import Emit, ModelReply, ModelRequest
@@ -43,6 +43,7 @@ from treadle.settings import Settings
 from treadle.store.check import check
 from treadle.store.connection import Connection, Cursor, connect
 from treadle.store.sqlite import SqliteStore
+from treadle.testing.chance import Chance
 from treadle.testing.fakes import CountedIds, FrozenClock
 
 R = TypeVar("R")
@@ -76,6 +77,8 @@ _IO: Final[Mapping[str, int]] = {
     "access": apsw.SQLITE_IOERR_ACCESS,
 }
 _CHANGES: Final = frozenset({"write", "sync", "truncate", "delete"})
+_LOCKING: Final = frozenset({"busy", "busy-snapshot", "locked"})
+"""What only a lock may answer: SQLite takes a busy answer to a write for none at all."""
 _ENDING: Final = frozenset({"full", "io", "no-memory"})
 """Errors after which SQLite may have rolled the transaction back by itself."""
 
@@ -140,10 +143,13 @@ class FaultDoor:
         fault = self.fault
         if fault is None or fault.layer != layer:
             return None
+        if layer == "file" and fault.error in _LOCKING and place != "lock":
+            return None
         self.seen += 1
         if self.seen < fault.nth or not (fault.lasting or self.seen == fault.nth):
             return None
-        if fault.lasting and layer == "file" and place not in _CHANGES and self.seen > fault.nth:
+        spares = layer == "file" and place not in _CHANGES and fault.error not in _LOCKING
+        if fault.lasting and spares and self.seen > fault.nth:
             return None
         self.fired += 1
         self.place = " ".join(place.split())[:60]
@@ -361,16 +367,21 @@ class PowerLoss:
     one.
     """
 
-    def __init__(self, *, log_scale: int = 40) -> None:
-        """Make the log look `log_scale` times as long as it is, so that it is copied into the file often."""
+    def __init__(self, *, durability: Durability = "full", log_scale: int = 40) -> None:
+        """Hold commits against what the store promises: with `full` they are there after a power loss.
+
+        Shapes: the log is made to look `log_scale` times as long as it is, so that it is copied into the file often.
+        """
         self.states = [_EMPTY]
+        self._durability = durability
         self._scale = log_scale
         self._log: list[_Entry] = []
         self._files = _RecordedFiles(self)
 
     def open(self, path: Path | None) -> Connection:
         """Open a connection: the `opener` of a store."""
-        return cast("Connection", _Recorded(connect(path, vfs=self._files.name), self, self._scale))
+        inner = connect(path, vfs=self._files.name)
+        return cast("Connection", _Recorded(inner, self, self._scale, is_durable=self._durability == "full"))
 
     @property
     def boundaries(self) -> int:
@@ -390,14 +401,14 @@ class PowerLoss:
         self.states.append(state)
         self._log.append(_Entry("commit", mark=len(self.states) - 1, is_durable=is_durable))
 
-    def images(self, chance: random.Random, *, each: int = len(MODES)) -> Iterator[Image]:
+    def images(self, chance: Chance, *, each: int = len(MODES)) -> Iterator[Image]:
         """Give images of every boundary: just before a sync, and at the end; `each` is how many of one boundary."""
         inodes: dict[int, _Inode] = {}
         names: dict[str, _Name] = {"": _Name(None)}
         least = most = 0
         for place, entry in enumerate((*self._log, _Entry("end"))):
             if entry.kind in ("sync", "end"):
-                modes = MODES if each >= len(MODES) else chance.sample(MODES, each)
+                modes = _some(MODES, each, chance)
                 for mode in modes:
                     files = {
                         name: content
@@ -436,25 +447,32 @@ def _apply(entry: _Entry, place: int, inodes: dict[int, _Inode], names: dict[str
             link.durable, link.pending = [link.durable, *link.pending][-1], []
 
 
-def _left(name: _Name, mode: str, chance: random.Random) -> bytes | None:
+def _left(name: _Name, mode: str, chance: Chance) -> bytes | None:
     """Give what a name leads to after the power is back, None where there is no file."""
     links = [name.durable, *name.pending]
     cut = {"none": 0, "all": len(links) - 1}.get(mode)
-    inode = links[chance.randrange(len(links)) if cut is None else cut]
+    inode = links[chance.below(len(links)) if cut is None else cut]
     if inode is None:
         return None
     changes = [change for _, change in inode.pending]
     if mode == "none":
         changes = []
     elif mode == "first":
-        changes = changes[: chance.randint(0, len(changes))]
+        changes = changes[: chance.below(len(changes) + 1)]
     elif mode == "some":
-        changes = [change for change in changes if chance.random() < 0.5]
+        changes = [change for change in changes if chance.happens(0.5)]
     elif mode != "all":
         block = 512 if mode == "torn 512" else 4096
-        odds = chance.choice((0.1, 0.5, 0.9))
-        changes = [piece for change in changes for piece in _torn(change, block) if chance.random() < odds]
+        odds = chance.pick((0.1, 0.5, 0.9))
+        changes = [piece for change in changes for piece in _torn(change, block) if chance.happens(odds)]
     return _changed(inode.durable, changes, chance if mode == "garbage" else None)
+
+
+def _some(modes: Sequence[str], number: int, chance: Chance) -> list[str]:
+    left = list(modes)
+    while len(left) > number:
+        left.pop(chance.below(len(left)))
+    return left
 
 
 def _torn(change: _Write | _Truncate, block: int) -> Iterator[_Write | _Truncate]:
@@ -469,9 +487,7 @@ def _torn(change: _Write | _Truncate, block: int) -> Iterator[_Write | _Truncate
         at = to
 
 
-def _changed(
-    content: bytes, changes: Sequence[_Write | _Truncate], chance: random.Random | None = None
-) -> bytes:
+def _changed(content: bytes, changes: Sequence[_Write | _Truncate], chance: Chance | None = None) -> bytes:
     """Give a file's content after changes; where it grows over a gap that holds zeros, or garbage by chance."""
     if not changes:
         return content
@@ -480,7 +496,7 @@ def _changed(
         size = change.size if isinstance(change, _Truncate) else change.offset + len(change.content)
         if size > len(grown):
             gap = size - len(grown)
-            grown += bytes(gap) if chance is None else chance.randbytes(gap)
+            grown += bytes(gap) if chance is None else chance.number(8 * gap).to_bytes(gap, "big")
         if isinstance(change, _Truncate):
             del grown[change.size :]
         else:
@@ -489,18 +505,30 @@ def _changed(
 
 
 class _Recorded(_Watched):
-    """A connection whose commits are noted once their caller is told."""
+    """A connection whose commits are noted once their caller is told.
 
-    def __init__(self, connection: Connection, record: PowerLoss, scale: int) -> None:
+    Shapes: a write without a transaction of its own is a heartbeat, and promises nothing; nor does a commit after
+    the store has asked, later than at its opening, for less than it promises.
+    """
+
+    def __init__(self, connection: Connection, record: PowerLoss, scale: int, *, is_durable: bool) -> None:
         super().__init__(connection)
         self._record = record
         self._scale = scale
+        self._is_durable = is_durable
+        self._is_relaxed: bool | None = None
+
+    def pragma(self, name: str, value: str | int | None = None, /) -> Any:
+        if name == "synchronous" and value is not None:
+            self._is_relaxed = False if self._is_relaxed is None else value != "FULL"
+        return super().pragma(name, value)
 
     def carry_out(self, statements: str, work: Callable[[], R]) -> R:
         done = work()
-        if statements.split(None, 1)[0] in _WRITES and not self.inner.in_transaction:
-            level = self.inner.pragma("synchronous")
-            self._record.acknowledge(content_of(self.inner), is_durable=level >= 2)
+        verb = statements.split(None, 1)[0]
+        if verb in _WRITES and not self.inner.in_transaction:
+            is_durable = self._is_durable and verb == "COMMIT" and not self._is_relaxed
+            self._record.acknowledge(content_of(self.inner), is_durable=is_durable)
         return done
 
     def set_wal_hook(self, hook: Callable[[Any, str, int], int] | None, /) -> None:
@@ -584,10 +612,11 @@ def content_of(connection: Connection) -> bytes:
 _EMPTY: Final = hashlib.sha256().digest()
 
 
-def problems_of(image: Image, states: Sequence[bytes], folder: Path) -> list[str]:
+def problems_of(image: Image, states: Sequence[bytes], folder: Path, *, and_go_on: bool = False) -> list[str]:
     """Open an image as a store and give what is wrong with it: nothing, if the store keeps its promise.
 
-    Shapes: the files are left in `folder` as ``image.db`` and its like.
+    Shapes: the files are left in `folder` as ``image.db`` and its like. With `and_go_on` the runs that were under
+    way are taken up again, and every thread takes a next turn.
     """
     path = folder / "image.db"
     for old in folder.glob("image.db*"):
@@ -612,6 +641,11 @@ def problems_of(image: Image, states: Sequence[bytes], folder: Path) -> list[str
         known = [n for n, state in enumerate(states) if state == content]
         where = f"the state after commit {known[-1]}" if known else "a state that never was"
         found.append(f"it holds {where}, expected one after {image.least} to {image.most}")
+    if and_go_on and not found:
+        try:
+            found += asyncio.run(goes_on(path))
+        except Exception as e:  # noqa: BLE001 - whatever breaks it is a finding
+            found.append(f"it does not go on: {type(e).__name__}: {e}")
     return [f"{image.how}: {line}" for line in found]
 
 
@@ -639,7 +673,7 @@ class Ledger:
 class _Model(ScriptedProvider):
     """A model whose part follows from the last thing that its user said."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: Chance) -> None:
         super().__init__(self._reply)
         self._chance = chance
         self.waits = asyncio.Event()
@@ -666,7 +700,7 @@ class _Model(ScriptedProvider):
             ]  # fmt: skip
         if calls:
             return {"calls": calls}
-        return f"Done: {said} " + "x" * self._chance.randint(0, 3000)
+        return f"Done: {said} " + "x" * self._chance.below(3000)
 
 
 def _said(request: ModelRequest) -> str:
@@ -687,13 +721,19 @@ class Exercise:
         seed: int = 0,
         durability: Durability = "full",
         on_error: Callable[[], None] | None = None,
+        is_slow: bool = False,
     ) -> None:
-        """Take the store's file and the opener of its connections; `on_error` is called when the store fails."""
+        """Take the store's file and the opener of its connections; `on_error` is called when the store fails.
+
+        Shapes: with `is_slow` the disk seems slow, so that commits are gathered and written on a thread.
+        """
         self.ledger = Ledger(path)
         self._opener = opener
-        self._chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
+        self._chance = Chance(str(seed))
         self._durability: Durability = durability
         self._on_error = on_error
+        # What takes how long must not change what is done: the same seed writes the same.
+        self._timer: Callable[[], float] = _seconds(count()) if is_slow else float
         self._ids = CountedIds()
         self._model = _Model(self._chance)
         self._treadle: Treadle | None = None
@@ -731,27 +771,10 @@ class Exercise:
         await self._turn(next(iter(self.ledger.threads)), "last turn")
 
     async def _enter(self) -> Treadle:
-        store = SqliteStore(self.ledger.path, durability=self._durability, opener=self._opener)
-        payments = self.ledger.payments
-
-        def look(place: str) -> str:
-            """Look at a place."""
-            return f"seen: {place}"
-
-        def pay(what: str) -> str:
-            """Pay once."""
-            payments[what] = payments.get(what, 0) + 1
-            return f"paid {what}"
-
-        return Treadle(
-            store,
-            tools=[look, pay],
-            providers={"scripted": self._model},
-            clock=FrozenClock(),
-            ids=self._ids,
-            settings=Settings(),
-            project=self.ledger.path.parent,
+        store = SqliteStore(
+            self.ledger.path, durability=self._durability, opener=self._opener, timer=self._timer
         )
+        return _treadle(store, self.ledger, self._model, ids=self._ids)
 
     async def _close(self) -> None:
         try:
@@ -848,6 +871,57 @@ class Exercise:
             self.ledger.problems.append(f"an error names no file or no way out: {error!r}")
 
 
+def _seconds(numbers: Iterator[int]) -> Callable[[], float]:
+    return lambda: float(next(numbers))
+
+
+def _treadle(
+    store: SqliteStore, ledger: Ledger, model: ScriptedProvider, *, ids: Ids | None = None, later_s: float = 0
+) -> Treadle:
+    payments = ledger.payments
+
+    async def look(place: str) -> str:
+        """Look at a place."""
+        return f"seen: {place}"
+
+    async def pay(what: str) -> str:
+        """Pay once."""
+        payments[what] = payments.get(what, 0) + 1
+        return f"paid {what}"
+
+    return Treadle(
+        store,
+        tools=[look, pay],
+        providers={"scripted": model},
+        clock=FrozenClock(elapsed_s=later_s),
+        ids=ids,
+        settings=Settings(),
+        project=ledger.path.parent,
+    )
+
+
+async def goes_on(path: Path) -> list[str]:
+    """Take up every run that a store was left with, take a next turn on every thread, and give what went wrong."""
+    problems: list[str] = []
+    model = ScriptedProvider(lambda _: "Going on.")
+    async with _treadle(SqliteStore(path), Ledger(path), model, later_s=3600) as treadle:
+        await treadle.recover()
+        for run in await treadle.runs.list(limit=100):
+            if run.status in ("queued", "in_progress"):
+                await treadle.runs.resume(run.id)
+                run = await treadle.runs.wait(run.id, timeout_s=HANG_S)  # noqa: PLW2901 - the same run, later
+            if run.status == "requires_action":
+                await treadle.runs.cancel(run.id)
+        agents = await treadle.agents.list(limit=1)
+        for thread in await treadle.threads.list(limit=100) if agents else ():
+            await treadle.messages.create(thread.id, content="And now?")
+            run = await treadle.runs.create(thread.id, agent=agents[0])
+            run = await treadle.runs.wait(run.id, timeout_s=HANG_S)
+            if run.output != "Going on.":
+                problems.append(f"the next turn of {thread.id} is {run.status}: {run.last_error}")
+    return problems + [f"after going on: {problem.message}" for problem in check(path)]
+
+
 async def _awaited(verb: Callable[[], Awaitable[R]]) -> R:
     return await verb()
 
@@ -890,10 +964,17 @@ class Case(NamedTuple):
 
 
 def try_fault(fault: Fault, folder: Path, *, seed: int = 0) -> Case:
-    """Run the exercise on a new store in an empty folder, with one fault, and give what came of it."""
+    """Run the exercise on a new store in an empty folder, with one fault, and give what came of it.
+
+    Shapes: for every third `nth` the disk seems slow.
+    """
     door = FaultDoor(fault)
     exercise = Exercise(
-        folder / "store.db", door.open, seed=seed, on_error=door.lift if fault.lasting else None
+        folder / "store.db",
+        door.open,
+        seed=seed,
+        on_error=door.lift if fault.lasting else None,
+        is_slow=fault.nth % 3 == 0,
     )
 
     async def both() -> list[str]:
@@ -913,7 +994,7 @@ def record(path: Path, *, seed: int = 0, durability: Durability = "full") -> Pow
 
     Errors: AssertionError where the exercise itself went wrong.
     """
-    power = PowerLoss()
+    power = PowerLoss(durability=durability)
     ledger = asyncio.run(Exercise(path, power.open, seed=seed, durability=durability).run())
     assert not ledger.problems, ledger.problems
     return power
@@ -962,15 +1043,16 @@ def try_faults(
 def try_images(tally: Tally, number: int, *, seed: int = 0, each: int = len(MODES)) -> None:
     """Look at that many images of power losses, of as many recordings as it takes; every fourth is of durability normal."""
     for place in count():
-        chance = random.Random(f"{seed} {place}")  # noqa: S311 - a test that can be repeated
+        chance = Chance(f"{seed}/{place}")
         durability: Durability = "normal" if place % 4 == 3 else "full"
         with tempfile.TemporaryDirectory(dir=_volume()) as name:
             folder = Path(name)
-            power = record(folder / "store.db", seed=chance.randrange(1 << 30), durability=durability)
+            power = record(folder / "store.db", seed=chance.number(30), durability=durability)
             for image in power.images(chance, each=each):
                 if tally.tried >= number:
                     return
-                tally.add(f"seed {seed}, recording {place}", problems_of(image, power.states, folder))
+                problems = problems_of(image, power.states, folder, and_go_on=tally.tried % 25 == 24)
+                tally.add(f"seed {seed}, recording {place}", problems)
 
 
 def _volume() -> str | None:
@@ -996,10 +1078,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=0, help="how many images of power losses to look at")
     parser.add_argument("--seed", type=int, default=0, help="what the images are drawn by")
     given = parser.parse_args(arguments)
-    logging.getLogger("treadle").setLevel(logging.CRITICAL)
     if not (given.faults or given.images or given.fault):
         parser.error("name --faults, --fault or --images")
-    began, failed = time.monotonic(), False
+    logger = logging.getLogger("treadle")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        return int(_carry_out(given))
+    finally:
+        logger.setLevel(level)
+
+
+def _carry_out(given: argparse.Namespace) -> bool:
+    """Try what was asked for, print the counts, and tell whether a promise was broken."""
+    clock, failed = SystemClock(), False
+    began = clock.monotonic()
     if given.faults or given.fault:
         tally = Tally()
         for fault in given.fault:
@@ -1019,8 +1112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try_images(tally, given.images, seed=given.seed)
         print(f"power-loss images: {tally.tried}, violations {tally.violations}")  # noqa: T201 - a command
         failed |= bool(tally.violations)
-    print(f"{time.monotonic() - began:.0f} s")  # noqa: T201 - a command
-    return int(failed)
+    print(f"{clock.monotonic() - began:.0f} s")  # noqa: T201 - a command
+    return failed
 
 
 if __name__ == "__main__":
