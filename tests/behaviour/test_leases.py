@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from treadle.errors import LeaseLost, StateError
+from treadle.objects.tool import FunctionTool, Retry
 from treadle.store.base import Checkpoint
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.fakes import FrozenClock
@@ -288,3 +289,62 @@ async def test_two_sweeps_of_one_process_take_a_run_once(workshop):
     assert sum(s.resumed for s in swept) == 1
     ended = await second.runs.wait(run.id)
     assert (ended.output, ended.fence, ended.deaths) == ("the end", 2, 1)
+
+
+async def test_a_walker_that_was_declared_dead_takes_no_runs(workshop):
+    """What is created meanwhile waits until the process goes on under another name."""
+    clock = FrozenClock()
+    scene = await workshop.start(["ok", "then"], clock=clock)
+    await scene.run()
+    store = SqliteStore(workshop.path)
+    (walker,) = await store.walkers()
+    assert await store.bury(walker)
+    await store.close()
+    run = await scene.create()
+    assert (run.status, run.walker) == ("queued", None)
+    clock.advance(6)
+    await asyncio.sleep(0)
+    assert (await scene.runs.wait(run.id, timeout_s=10)).output == "then"
+
+
+async def test_a_process_that_holds_nothing_keeps_its_name(workshop):
+    clock = FrozenClock()
+    scene = await workshop.start(["ok"], clock=clock)
+    name = scene.treadle.executor.lease.walker.id
+    clock.advance(60)
+    assert scene.treadle.executor.lease.id == name
+    assert (await scene.run()).status == "completed"
+
+
+async def test_a_consent_holds_for_the_attempts_of_its_call(workshop):
+    """The first attempt fails, the process dies: the next one makes the second attempt without asking again."""
+    mine, other = frozen_pair()
+    made, begun = [], asyncio.Event()
+
+    async def send() -> str:
+        made.append(1)
+        if len(made) == 1:
+            raise ConnectionError("down")
+        if len(made) == 2:
+            begun.set()
+            await asyncio.Event().wait()
+        return "sent"
+
+    retry = Retry(max_attempts=5, on=("connection",))
+    tool = FunctionTool(name="send", runs="server", effect="idempotent", retry=retry, approval="always")
+    first = workshop.open(
+        [{"calls": [{"name": "send", "id": "c", "arguments": {}}]}], tools=[send], clock=mine
+    )
+    agent = await first.agents.create(model="scripted", tools=[tool])
+    run = await first.runs.create_and_wait(
+        None, agent=agent, additional_messages=[{"role": "user", "content": "x"}]
+    )
+    await first.runs.approve(run.id)
+    await begun.wait()
+    other.advance(20)
+    second = workshop.open(["Done."], tools=[send], clock=other)
+    await second.runs.resume(run.id)
+    assert (await second.runs.wait(run.id, timeout_s=10)).status == "completed"
+    assert len(made) == 3
+    calls = [s for s in await second.runs.steps(run.id) if s.kind == "tool_call"]
+    assert [(s.attempt, s.status, s.edge) for s in calls] == [(1, "failed", "retry"), (2, "completed", None)]

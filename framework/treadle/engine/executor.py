@@ -32,7 +32,7 @@ from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunError, RunStatus, Usage
-from treadle.objects.run_step import Step, StepKind
+from treadle.objects.run_step import Decision, Step, StepKind
 from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
@@ -95,6 +95,7 @@ class _Position:
     n: int = 0
     calls: dict[int, tuple[ToolCall, ...]] = field(default_factory=dict[int, tuple[ToolCall, ...]])
     attempts: dict[str, int] = field(default_factory=dict[str, int])
+    decisions: dict[str, Decision] = field(default_factory=dict[str, Decision])
 
     def take_n(self) -> int:
         """Give the next place in the journal."""
@@ -293,6 +294,7 @@ class Executor:
                 keep_last=plan.keep_last,
             )
         walk = _Walk(run, graph, window, state, began, plan=plan, attempts=_failed_attempts(steps))
+        walk.decisions = {s.path: s.decision for s in steps if s.edge == "retry" and s.decision is not None}
         if steps and plan.spec.limits.max_output_bytes is not None:
             walk.output_bytes = await self._given_bytes(run, steps)
         return walk
@@ -390,7 +392,7 @@ class Executor:
             call=call,
             next_seq=walk.window.next_seq + place,
             attempt=walk.attempts.get(activation.path, 0) + 1,
-            decision=begun.decision if begun is not None else None,
+            decision=begun.decision if begun is not None else walk.decisions.get(activation.path),
             has_spoken=lambda: isinstance(emit, _Teller) and emit.has_spoken,
         )
         if begun is not None:

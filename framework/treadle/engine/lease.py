@@ -46,6 +46,7 @@ class Lease:
         self._name = self._new_name()
         self._until_s = 0.0
         self._stop: Stop | None = None
+        self._has_held = False
         self._on_lost: Callable[[], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -85,12 +86,21 @@ class Lease:
         else:
             if is_alive:
                 self._until_s = until_s
-        if not is_alive:
+        # A name under which nothing was held yet need not be in the store.
+        if not is_alive and self._has_held:
             self._lose()
+
+    def hold(self, walker: str | None) -> bool:
+        """Tell whether a run that was claimed for a walker is this process's, under the name that it has now."""
+        if walker != self._name:
+            return False
+        self._has_held = True
+        return True
 
     def _lose(self) -> None:
         logger.warning("walker %s lost its lease: what it did is stopped", self._name)
         self._name = self._new_name()
+        self._has_held = False
         self._until_s = self._clock.monotonic() + self.seconds
         if self._loop is None or self._on_lost is None:
             return

@@ -128,6 +128,9 @@ class Keeper:
                 await self.sweep()
             except StoreError as e:
                 logger.warning("a sweep was given up: %s", e.message)
+            except Exception:
+                # Whatever broke it: without sweeps nothing would be recovered any more.
+                logger.exception("a sweep broke")
             # A process that was stopped in the middle of a sweep must not rest for it.
             await asyncio.sleep(min(SWEEP_S, max(PACE_S, 10 * (self._clock.monotonic() - began))))
             await self._rest()

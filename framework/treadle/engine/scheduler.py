@@ -68,7 +68,11 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     activation = _find(state, step)
     path, n = step.path, max(state.n, step.n + 1)
     ready, opened, left = state.ready, state.open, state.left
-    if step.edge != "retry":
+    if step.edge == "retry":
+        if opened and any(o[0].path == path for o in opened):
+            opened = tuple([o for o in opened if o[0].path != path])
+            ready += (activation,)
+    else:
         if len(ready) == 1:
             ready = () if ready[0].path == path else ready
         else:

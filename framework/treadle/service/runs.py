@@ -119,10 +119,7 @@ class Runs:
             run, prepared = await self._accept(thread_id, agent, given)
         except Repeated as e:
             return await self.get(e.object_id)
-        if run.in_line:
-            self._treadle.keeper.take(run.id)
-        else:
-            self.walk(run, prepared)
+        self.walk(run, prepared)
         return run
 
     async def _accept(self, thread_id: str | None, agent: str | Agent, given: _Given) -> tuple[Run, Prepared]:
@@ -222,15 +219,21 @@ class Runs:
         graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
         return self._prepare(run, agent, graph)
 
-    def walk(self, run: Run, prepared: Prepared | None) -> asyncio.Task[Run]:
-        """Walk a run that this process has claimed, in the background."""
+    def walk(self, run: Run, prepared: Prepared | None) -> None:
+        """Walk a run that this process has claimed, in the background.
+
+        One that could not be claimed, or that was claimed under a name which this process does not have any more, is
+        walked as soon as it can be had.
+        """
+        if run.status != "in_progress" or not self._treadle.executor.lease.hold(run.walker):
+            self._treadle.keeper.take(run.id)
+            return
         task = self._treadle.executor.begin(run, prepared)
         self._broken.pop(run.id, None)
         self._walks[run.id] = task
         task.add_done_callback(lambda done: self._ended(run.id, done))
         if self._treadle.store.is_shared:
             self._treadle.keeper.start()
-        return task
 
     def _ended(self, run_id: str, task: asyncio.Task[Run]) -> None:
         if self._walks.get(run_id) is task:
@@ -613,22 +616,15 @@ class Runs:
         steps = await self._treadle.store.steps(run.tenant, run.id)
         # Between the two readings somebody else may have decided.
         step = next((s for s in steps if s.path == pending.path and s.is_open), None)
+        if step is None:
+            raise _moved_on(await self.get(run.id), decision)
+        checkpoint = decision_checkpoint(
+            run, pending, decision, step=step, last_seq=await self._last_seq(run)
+        )
         try:
-            if step is None:
-                raise LeaseLost(f"step {pending.path} of run {run.id} does not wait any more")
-            checkpoint = decision_checkpoint(
-                run, pending, decision, step=step, last_seq=await self._last_seq(run)
-            )
             return await self._answer(checkpoint, claim=claim)
         except LeaseLost:
-            now = await self.get(run.id)
-            raise StateError(
-                f"run {run.id} has moved on: it is {now.status}",
-                status=now.status,
-                event=decision.verdict,
-                hint="somebody else decided, or the run ended; look at it again",
-                run=now,
-            ) from None
+            raise _moved_on(await self.get(run.id), decision) from None
 
     async def resume(self, run_id: str) -> Run:
         """Claim a run that was parked, or that a process which is gone has left, and walk it on from its last checkpoint.
@@ -746,6 +742,16 @@ def _is_end(event: Event) -> bool:
 
 
 _ENDS = frozenset(f"thread.run.{status}" for status in TERMINAL)
+
+
+def _moved_on(run: Run, decision: Decision) -> StateError:
+    return StateError(
+        f"run {run.id} has moved on: it is {run.status}",
+        status=run.status,
+        event=decision.verdict,
+        hint="somebody else decided, or the run ended; look at it again",
+        run=run,
+    )
 
 
 def _not_resumable(run: Run) -> StateError:

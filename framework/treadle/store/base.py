@@ -152,7 +152,7 @@ class Store(Protocol):
         """Keep new records, in order, and give them back as stored.
 
         Shapes: a message gets its id here; one whose `seq` is 0 gets the next one of its thread, a run whose `first_seq` is 0 begins
-        there; a run of the same call is claimed for `claim_by`; an agent whose version is greater than 1 follows the version before it.
+        there; a run of the same call is claimed for `claim_by`, and stays queued where that walker is dead; an agent whose version is greater than 1 follows the version before it.
         With `in_line` messages and runs for a thread that is busy wait for it: the message's seq stays 0, the run's
         `in_line` is set and nobody claims it. With a `request` the last record is what its key stands for.
 

@@ -529,6 +529,8 @@ class SqliteStore:
         cursor, sql = self._cursor, self._sql
         first_seq = run.first_seq or self._next_seq(thread_no)
         parent = self._run_no(tenant, run.parent_id, cursor)[0] if run.parent_id else None
+        if claim_by is not None and not self._enlist(claim_by):
+            claim_by = None
         born = 2 if claim_by is None else 3
         row = cursor.execute(
             sql["insert_run"],
@@ -547,7 +549,6 @@ class SqliteStore:
         _trim(self._runs)
         if claim_by is None:
             return run.model_copy(update={"first_seq": first_seq})
-        self._enlist(claim_by)
         cursor.execute(sql["claim_run"], (claim_by.id, run.created_ms, no, tenant))
         self._walked.add(no)
         changes = {
@@ -611,12 +612,14 @@ class SqliteStore:
 
     # -- walkers ---------------------------------------------------------------------------------------------
 
-    def _enlist(self, walker: Walker) -> None:
-        if walker.id in self._enlisted:
-            return
-        values = (walker.id, walker.host, walker.boot, walker.space, walker.pid, walker.until_ms)
-        self._cursor.execute(self._sql["enlist_walker"], values)
-        self._enlisted.add(walker.id)
+    def _enlist(self, walker: Walker) -> bool:
+        """Make a walker known, and tell whether it may hold runs: who was declared dead may not."""
+        cursor = self._cursor
+        if walker.id not in self._enlisted:
+            values = (walker.id, walker.host, walker.boot, walker.space, walker.pid, walker.until_ms)
+            cursor.execute(self._sql["enlist_walker"], values)
+            self._enlisted.add(walker.id)
+        return cursor.execute(self._sql["living_walker"], (walker.id,)).fetchone() is not None
 
     def beat(self, walker_id: str, until_ms: int) -> bool:
         """Prolong a walker's lease at once, on a connection of its own; False says that it was declared dead."""
@@ -1078,7 +1081,8 @@ class SqliteStore:
             row = self._cursor.execute(self._sql["head_of_run"], (no, tenant)).fetchone()
             if rev is not None and (row is None or row[2] != rev):
                 raise LeaseLost(f"run {run_id} has moved on", hint="read it again")
-            self._enlist(walker)
+            if not self._enlist(walker):
+                raise LeaseLost(f"walker {walker.id} was declared dead: it takes no runs")
             self._cursor.execute(self._sql["claim_run"], (walker.id, now_ms, no, tenant))
             data: dict[str, Any] = {}
             if not self._writer.changes():
@@ -1190,9 +1194,8 @@ class SqliteStore:
         )  # fmt: skip
         if not self._writer.changes():
             raise LeaseLost(f"run {old.id} has moved on")
-        if cp.claim_by is None:
+        if cp.claim_by is None or not self._enlist(cp.claim_by):
             return new, ()
-        self._enlist(cp.claim_by)
         self._cursor.execute(self._sql["claim_run"], (cp.claim_by.id, cp.now_ms, no, old.tenant))
         self._walked.add(no)
         changes = {

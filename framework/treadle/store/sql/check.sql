@@ -49,9 +49,9 @@ JOIN messages o ON o.pos > ((m.pos & ~4294967295) | m.reply) AND o.pos < m.pos A
 WHERE m.role = 'tool';
 
 -- name: busy_threads
--- a thread has at most one active root run
+-- a thread has at most one active root run that does not stand in line
 SELECT t.id, count(*) || ' active runs' FROM runs r JOIN threads t ON t.no = r.thread
-WHERE r.parent IS NULL AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+WHERE r.parent IS NULL AND r.waits IS NULL AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
 GROUP BY r.thread HAVING count(*) > 1;
 
 -- name: rootless_runs

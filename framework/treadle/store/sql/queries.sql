@@ -268,6 +268,10 @@ SELECT count(*) FROM steps WHERE pos >= ?1 << 32 AND pos < (?1 + 1) << 32 AND st
 -- A walker, before the first run that it holds.
 INSERT INTO walkers (id, host, boot, space, pid, beat, until_ms) VALUES (?, ?, ?, ?, ?, 0, ?) ON CONFLICT (id) DO NOTHING;
 
+-- name: living_walker
+-- A walker that was not declared dead.
+SELECT 1 FROM walkers WHERE id = ? AND NOT dead;
+
 -- name: beat_of_walker
 -- A heartbeat: the lease goes on, unless the walker was declared dead.
 UPDATE walkers SET beat = beat + 1, until_ms = ? WHERE id = ? AND NOT dead;
