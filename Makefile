@@ -4,6 +4,7 @@
 #   make test     install the development extra and run every check
 #   make check    the same checks; installs only when pyproject.toml changed
 #   make format   put the sources into the house's format
+#   make simulate SEEDS=n   worlds from n seeds: several processes, faults, a nemesis; FIRST=k begins at seed k
 #   make bench    measure, against a hand-written floor in the same process
 #   make crash    kill processes at every point until SECONDS are over, and look at what is left
 #   make clean    remove what the others made
@@ -23,7 +24,11 @@ SOURCES := framework tests examples
 # How many processes run the tests; 0 is this one.
 JOBS ?= 0
 
-.PHONY: demo test check format bench crash clean python
+# How many worlds are simulated, and the first of them.
+SEEDS ?= 1000
+FIRST ?= 1
+
+.PHONY: demo test check format simulate bench crash clean python
 
 demo: $(VENV)/.installed
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
@@ -44,6 +49,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/python -m treadle.testing.generate --write
+
+simulate: $(VENV)/.installed-dev
+	$(BIN)/python -m treadle.testing.simulation --seeds $(SEEDS) --first $(FIRST)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py

@@ -11,11 +11,13 @@ from treadle.testing.history import (
     RunView,
     StepView,
     check_appends,
+    check_deadline,
     check_dispatches,
     check_move,
     check_numbers,
     check_steps,
     check_threads,
+    check_wait,
 )
 from treadle.testing.simulated_tools import unpaired
 
@@ -170,6 +172,46 @@ def test_a_once_call_that_is_dispatched_twice_is_found():
     assert check_dispatches([one, one]) != []
     assert check_dispatches([one, one._replace(token="t2")]) != []
     assert check_dispatches([one, one._replace(key="k2")]) != []
+
+
+def test_a_once_call_that_a_person_has_made_again_is_no_second_dispatch():
+    one = Dispatch("charge", "once", "t1", "k1")
+    assert check_dispatches([one, one._replace(again=True)]) == []
+    assert check_dispatches([one, one, one._replace(again=True)]) != []
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_good"),
+    [
+        ([step(0), step(1, "in_progress", edge="client")], True),
+        ([step(0), step(1, "in_progress", edge="approval"), step(2, "in_progress", edge="client")], True),
+        ([step(0)], False),
+        ([step(0, "in_progress", edge="dispatched")], False),
+        ([step(0, "in_progress", edge="client"), step(1, "in_progress", edge="dispatched")], False),
+    ],
+)
+def test_a_run_that_waits_for_its_client_waits_for_what_is_the_clients(steps, is_good):
+    assert (check_wait(run("requires_action", 2, 1, None), steps) == []) == is_good
+    assert check_wait(run("in_progress", 2), steps) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "ended_s", "late_s", "is_good"),
+    [
+        ("expired", 15.0, None, True),
+        ("expired", 14.0, None, False),
+        ("completed", 12.0, 5.0, True),
+        ("expired", 18.0, 5.0, True),
+        ("expired", 40.0, 5.0, False),
+        ("completed", 40.0, 5.0, False),
+        ("completed", 40.0, None, True),
+    ],
+)
+def test_a_run_that_ends_too_early_or_too_late_is_found(status, ended_s, late_s, is_good):
+    found = check_deadline(
+        "run_1", status, asked_s=5.0, accepted_s=6.0, ttl_s=10.0, ended_s=ended_s, late_s=late_s
+    )
+    assert (found == []) == is_good
 
 
 def test_attempts_of_an_idempotent_call_need_one_key():

@@ -206,11 +206,6 @@ def check_dispatches(dispatches: Sequence[Dispatch]) -> list[str]:
     return found
 
 
-def check_rising(what: str, numbers: Sequence[int]) -> list[str]:
-    """Check that the events that a reader got are in order, none of them twice."""
-    return [f"{what}: event {new} came after event {old}" for old, new in pairwise(numbers) if new <= old]
-
-
 def check_deadline(
     run_id: str,
     status: str,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from itertools import count
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from treadle.errors import StoreError, TreadleError
 from treadle.objects.event import Event
 from treadle.service import Treadle
 from treadle.testing.chance import Chance
-from treadle.testing.history import Append, Outcome, RunView, check_rising
+from treadle.testing.history import Append, Outcome, RunView, check_numbers
 from treadle.testing.simulated_process import Process, ProcessDied
 from treadle.testing.trace import Trace
 
@@ -44,7 +45,11 @@ class Deadline(NamedTuple):
 
 
 class Clients:
-    """What all clients know together."""
+    """What all clients know together.
+
+    Shapes: `cancelled` has the second at which the cancel of a run was accepted; `keys_may_be_forgotten` says that the
+    wall clock was turned, by which the age of a key is told.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Clients:
         self.problems: list[str] = []
         self.cancelled: dict[str, float] = {}
         self.deadlines: list[Deadline] = []
+        self.keys_may_be_forgotten = False
         self._chance = chance
         self._trace = trace
         self._processes = processes
@@ -75,6 +81,7 @@ class Clients:
         kinds = (
             [self.create_thread] + [self.say] * 2 + [self.start] * 4 + [self.start_and_stream] * 2
             + [self.start_and_wait] * 2 + [self.cancel] * 2 + [self.submit] * 2 + [self.decide] * 3 + [self.resume]
+            + [self.follow] * 2
         )  # fmt: skip
         await self.create_thread()
         for _ in range(requests):
@@ -99,8 +106,12 @@ class Clients:
         if not self._threads:
             return
         thread, text = self._chance.pick(self._threads), self._text()
-        answer = await self._ask("say", lambda t: t.messages.create(thread, content=text))
-        self._took(thread, text, answer)
+        fields = self._wishes()
+
+        async def work(t: Treadle) -> object:
+            return await t.messages.create(thread, content=text, **fields)
+
+        self._took(thread, text, await self._insist("say", work, fields))
 
     async def start(self) -> None:
         """Start a run, on a thread that may be busy, perhaps with a message or a deadline."""
@@ -130,26 +141,28 @@ class Clients:
     async def start_and_stream(self) -> None:
         """Start a run and read its events; some readers leave early."""
         patience = 1 + self._chance.below(40)
-        numbers: list[int] = []
+        heard: list[list[int]] = []
 
         async def work(t: Treadle, thread: str, fields: dict[str, Any]) -> object:
-            stream = t.runs.stream(thread, **fields)
+            numbers: list[int] = []
+            heard.append(numbers)
             left = patience
             try:
-                async for event in stream:
-                    _count(event, numbers)
-                    left -= 1
-                    if left == 0:
-                        break
+                stream = cast("AsyncGenerator[Event]", t.runs.stream(thread, **fields))
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        _count(event, numbers)
+                        left -= 1
+                        if left == 0:
+                            break
             except StoreError:
                 if not numbers:
                     raise
-            finally:
-                await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - it is a generator
             return None
 
         await self._start("stream", work)
-        self.problems += check_rising("a stream", numbers)
+        for numbers in heard:
+            self.problems += check_numbers("a stream", numbers)
 
     async def _start(
         self,
@@ -161,10 +174,10 @@ class Clients:
             return None
         chance = self._chance
         thread, text = chance.pick(self._threads), self._text() if chance.happens(0.5) else None
-        fields: dict[str, Any] = {"agent": chance.pick(self._agents), **more}
+        fields: dict[str, Any] = {"agent": chance.pick(self._agents), **self._wishes(), **more}
         if text is not None:
             fields["additional_messages"] = [{"role": "user", "content": text}]
-        answer = await self._ask(what, lambda t: work(t, thread, fields))
+        answer = await self._insist(what, lambda t: work(t, thread, fields), fields)
         if text is not None:
             self._took(thread, text, answer)
         return answer
@@ -221,11 +234,59 @@ class Clients:
         if run is not None:
             await self._ask("resume", lambda t: t.runs.resume(run.id))
 
+    async def follow(self) -> None:
+        """Read the events of some run, going on at another process wherever the reader was left."""
+        run = self._some_run("queued", "in_progress", "requires_action", "cancelling", "completed", "failed")
+        if run is None:
+            return
+        numbers: list[int] = []
+
+        async def read(t: Treadle) -> object:
+            async with aclosing(t.runs.follow(run.id, after=numbers[-1] if numbers else 0)) as events:
+                async with asyncio.timeout(patience_s):
+                    async for event in events:
+                        _count(event, numbers)
+            return None
+
+        for _ in range(1 + self._chance.below(3)):
+            patience_s = self._chance.around(5.0)
+            await self._ask("follow", read)
+        self.problems += check_numbers(f"a reader of run {run.id}", numbers)
+
     # -- asking ------------------------------------------------------------------------------------------------
 
     def _some_run(self, *statuses: str) -> RunView | None:
         found = [run for run in self._runs() if run.status in statuses]
         return self._chance.pick(found) if found else None
+
+    def _wishes(self) -> dict[str, Any]:
+        """Give what a client may say beside what it wants: to wait in line, and a key to ask again by."""
+        fields: dict[str, Any] = {}
+        if self._chance.happens(0.4):
+            fields["on_busy"] = "queue"
+        if self._chance.happens(0.4):
+            fields["key"] = f"key {next(self._texts)}"
+        return fields
+
+    async def _insist(self, what: str, work: Work[Any], fields: dict[str, Any]) -> Answer:
+        """Ask, and with a key of its own ask again until somebody answers: it is done once all the same."""
+        first = answer = await self._ask(what, work)
+        if "key" not in fields:
+            return answer
+        for _ in range(5):
+            if answer.outcome != "unknown" or not self._up():
+                break
+            answer = await self._ask(f"{what} again", work)
+        if answer.outcome == "ok" and answer.value is not None and self._up() and self._chance.happens(0.3):
+            second = await self._ask(f"{what} twice", work)
+            if second.outcome == "refused" or (second.outcome == "ok" and second.value.id != answer.value.id):
+                if self.keys_may_be_forgotten:
+                    return answer._replace(began=first.began)
+                self.problems.append(f"{fields['key']} gave {answer.value.id}, and then {second.value}")
+        return answer._replace(began=first.began)
+
+    def _up(self) -> list[Process]:
+        return [process for process in self._processes() if process.is_up]
 
     def _text(self) -> str:
         return f"u{next(self._texts)}"
@@ -237,7 +298,7 @@ class Clients:
         """Ask some process."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        up = [process for process in self._processes() if process.is_up]
+        up = self._up()
         if not up:
             return Answer("refused", None, began, began)
         process = self._chance.pick(up)
@@ -248,6 +309,8 @@ class Clients:
             value = await process.ask(work)
         except (ProcessDied, StoreError) as e:
             outcome, value = "unknown", e
+        except TimeoutError as e:
+            value = e
         except TreadleError as e:
             outcome, value = "refused", e
         said = type(value).__name__ if outcome != "ok" else ""

@@ -18,9 +18,14 @@ from treadle.testing.chance import Chance
 from treadle.testing.trace import Trace
 
 READS = frozenset(
-    "get find agent_named list rows active_run steps graph blob events walkers due asked changed".split()
-)
+    {
+        "active_run", "agent_named", "asked", "blob", "due", "events", "find", "get", "graph", "last_event", "list",
+        "rows", "steps", "walkers",
+    }
+)  # fmt: skip
+"""What writes nothing: an answer that is lost means nothing there."""
 QUIET = frozenset({"close", "changed"})
+"""What no fault is put around: it waits, and asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

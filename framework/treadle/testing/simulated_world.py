@@ -111,6 +111,7 @@ class World:
         self._observer: Observer | None = None
         self._problems: list[str] = []
         self._is_turned = False
+        self._is_enough = asyncio.Event()
         self._clients: Clients | None = None
 
     @property
@@ -169,9 +170,9 @@ class World:
         self._set_faults(kind.faults)
         nemesis = asyncio.create_task(self._trouble()) if kind.trouble_s else None
         await asyncio.gather(*(clients.live(kind.requests) for _ in range(kind.clients)))
+        self._is_enough.set()
         if nemesis is not None:
-            nemesis.cancel()
-            await asyncio.gather(nemesis, return_exceptions=True)
+            await nemesis
         await self._calm()
         await self._settle(clients)
         for process in self._up:
@@ -279,9 +280,12 @@ class World:
         strikes = (
             [self._kill] * 3 + [self._pause] * 3 + [self._drain] * 2 + [self._turn_the_clock, self._restart_machine]
         )  # fmt: skip
-        while True:
-            await asyncio.sleep(chance.around(self._kind.trouble_s))
-            await chance.pick(strikes)(chance)
+        while not self._is_enough.is_set():
+            try:
+                async with asyncio.timeout(chance.around(self._kind.trouble_s)):
+                    await self._is_enough.wait()
+            except TimeoutError:
+                await chance.pick(strikes)(chance)
 
     async def _kill(self, chance: Chance) -> None:
         up = [process for process in self._up if process.is_up]
@@ -312,6 +316,8 @@ class World:
 
     async def _turn_the_clock(self, chance: Chance) -> None:
         self._is_turned = True
+        if self._clients is not None:
+            self._clients.keys_may_be_forgotten = True
         ahead = chance.pick([HOUR_MS, -HOUR_MS, 10 * YEAR_MS, -10 * YEAR_MS, 0])
         self._trace.note("clock", ahead)
         self._machine.ahead_ms = ahead

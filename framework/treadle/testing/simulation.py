@@ -101,15 +101,20 @@ def main(arguments: list[str] | None = None) -> int:
     courses: list[Course] = []
     violations = 0
     for seed in range(options.first, options.first + options.seeds):
-        course = simulate(seed, tell=print if options.trace else None)
+        course = simulate(seed, tell=_say if options.trace else None)
         courses.append(course)
         if course.problems:
             violations += len(course.problems)
-            print(f"seed {seed}: {len(course.problems)} violations; {replay_line(seed)}")
+            _say(f"seed {seed}: {len(course.problems)} violations; {replay_line(seed)}")
             for problem in course.problems[:10]:
-                print(f"  {problem}")
-    print(_counts(courses, violations))
+                _say(f"  {problem}")
+    _say(_counts(courses, violations))
     return 1 if violations else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _counts(courses: list[Course], violations: int) -> str:
