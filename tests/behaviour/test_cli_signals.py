@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -37,10 +38,12 @@ tools:
   - {type: function, name: cling, call: "tools:cling"}
   - {type: function, name: choke, call: "tools:choke"}
   - {type: function, name: lug, call: "tools:carry", on_unknown: ask}
+  - {type: function, name: hold, call: "tools:hold", isolate: true}
 """
 
 TOOLS = '''\
 import asyncio
+import os
 
 
 def carry(what: str) -> str:
@@ -51,6 +54,18 @@ def carry(what: str) -> str:
     """
     with open("begun", "w") as begun:
         begun.write(what + "\\n")
+    with open("go") as go:
+        return go.read()
+
+
+def hold(what: str) -> str:
+    """Begin, say in which process, and wait for a word that never comes.
+
+    Args:
+        what: What to hold.
+    """
+    with open("begun", "w") as begun:
+        begun.write(str(os.getpid()))
     with open("go") as go:
         return go.read()
 
@@ -165,6 +180,14 @@ def begun() -> None:
     """Wait until the tool has begun."""
     with Path("begun").open() as told:
         assert told.read() == "a trunk\n"
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def go() -> None:
@@ -353,6 +376,31 @@ def test_with_detach_ctrl_c_leaves_the_run_resumable(
     assert shown(capsys)["status"] == "queued"
     assert invoke(["runs", "resume", "@last"]) == 0
     assert capsys.readouterr().out == "Done.\n"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGINT,), codes.INTERRUPTED),
+        ((signal.SIGTERM, signal.SIGTERM), codes.TERMINATED),
+        ((signal.SIGKILL,), -signal.SIGKILL),
+    ],
+)
+def test_no_process_of_an_isolated_tool_is_left_behind(
+    porter: Path, serve: Serve, numbers: tuple[int, ...], code: int
+) -> None:
+    serve(calls("hold"))
+    running = Running("run", "porter.agent.yaml", "Carry it")
+    with Path("begun").open() as told:
+        worker = int(told.read())
+    for last, number in enumerate(numbers, 1):
+        running.receives(number)
+        if last < len(numbers):
+            running.says("leaves at once")
+    assert running.end() == code
+    deadline = time.monotonic() + PATIENCE_S
+    while is_alive(worker):
+        assert time.monotonic() < deadline
 
 
 def test_detached_twice_ctrl_c_still_leaves_at_once(porter: Path, serve: Serve, capsys: Captured) -> None:
