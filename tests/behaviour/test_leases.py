@@ -3,11 +3,14 @@
 import asyncio
 import os
 import subprocess
+import time
 
+import apsw
 import pytest
 
 from treadle.errors import LeaseLost, StateError
 from treadle.objects.tool import FunctionTool, Retry
+from treadle.settings import Settings
 from treadle.store.base import Checkpoint
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.fakes import FrozenClock
@@ -348,3 +351,22 @@ async def test_a_consent_holds_for_the_attempts_of_its_call(workshop):
     assert len(made) == 3
     calls = [s for s in await second.runs.steps(run.id) if s.kind == "tool_call"]
     assert [(s.attempt, s.status, s.edge) for s in calls] == [(1, "failed", "retry"), (2, "completed", None)]
+
+
+async def test_a_tool_that_blocks_the_loop_loses_no_lease(workshop):
+    """The heart beats in a thread: it is seen beating while nothing else of the process can run."""
+    beats = []
+
+    async def block() -> str:
+        connection = apsw.Connection(str(workshop.path))
+        end = time.monotonic() + 20
+        while len(set(beats)) < 3 and time.monotonic() < end:
+            beats.append(connection.execute("SELECT beat FROM walkers").fetchall()[0][0])
+        connection.close()
+        return "blocked"
+
+    scene = await workshop.start(
+        [{"calls": [{"name": "block", "arguments": {}}]}, "ok"], tools=[block], settings=Settings(lease_s=1)
+    )
+    assert (await scene.run()).status == "completed"
+    assert len(set(beats)) == 3

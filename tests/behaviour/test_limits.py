@@ -206,3 +206,41 @@ async def test_the_projects_default_gives_a_run_its_lifetime(workshop):
     run = await scene.create(ttl="5s")
     assert run.expires_ms == run.created_ms + 5_000
     await scene.runs.wait(run.id)
+
+
+async def test_model_calls_may_be_limited(workshop):
+    scene, _ = await ends(workshop, {"max_model_calls": 2}, [asking(1), asking(2)], "max_model_calls")
+    assert "not executed" not in (await scene.results())[-1]
+
+
+async def give() -> str:
+    """Give much."""
+    return "x" * 1000
+
+
+GIVING = {"calls": [{"name": "give", "arguments": {}}]}
+
+
+async def test_what_tools_give_may_be_limited_all_together(workshop):
+    scene = await workshop.start([GIVING] * 4, tools=[give], limits={"max_output_bytes": 1500})
+    run = await scene.run()
+    assert (run.status, run.incomplete_reason) == ("incomplete", "max_output_bytes")
+    assert len(await scene.results()) == 2
+
+
+async def test_what_tools_gave_before_a_stop_counts_after_it(workshop):
+    first = await workshop.start([GIVING, GIVING], tools=[give], limits={"max_output_bytes": 1500})
+    run = await first.create()
+    while not await first.results():
+        await asyncio.sleep(0)
+    await first.treadle.executor.park(5)
+    assert (await first.runs.get(run.id)).status == "queued"
+    rows = await first.rows()
+    await first.treadle.close()
+    given = sum(r.role == "tool" for r in rows)
+    second = workshop.open([GIVING, GIVING, "never"], tools=[give])
+    await second.runs.resume(run.id)
+    ended = await second.runs.wait(run.id, timeout_s=10)
+    assert (given, ended.status, ended.incomplete_reason) == (1, "incomplete", "max_output_bytes")
+    rows = await second.store.rows("default", first.thread_id)
+    assert sum(r.role == "tool" for r in rows) == 2

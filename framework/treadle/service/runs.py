@@ -232,8 +232,7 @@ class Runs:
         self._broken.pop(run.id, None)
         self._walks[run.id] = task
         task.add_done_callback(lambda done: self._ended(run.id, done))
-        if self._treadle.store.is_shared:
-            self._treadle.keeper.start()
+        self._treadle.keeper.start()
 
     def _ended(self, run_id: str, task: asyncio.Task[Run]) -> None:
         if self._walks.get(run_id) is task:
