@@ -1,7 +1,8 @@
 """Every numbered example runs offline, as its README says, and gives its transcript.
 
 A transcript is the README's console block with what each command writes, stdout and stderr together, and its exit
-code where it is not 0. Ids and times are replaced. `python tests/house/test_examples.py` writes them anew.
+code where it is not 0. Ids and times are replaced, and whoever decides is called `you`.
+`python tests/house/test_examples.py` writes them anew.
 """
 
 import os
@@ -44,7 +45,7 @@ def transcript(folder: Path, place: Path) -> str:
         done = subprocess.run(
             [*PROGRAMS[program], *arguments],
             cwd=place,
-            env=environ | {"PYTHONUTF8": "1"},
+            env=environ | {"PYTHONUTF8": "1", "LOGNAME": "you"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,6 +61,7 @@ def transcript(folder: Path, place: Path) -> str:
 def normal(text: str) -> str:
     """Replace ids and times; a time keeps its column."""
     text = re.sub(r"\b(thread|run|asst|msg|step)_[0-9A-Za-z]{24}\b", r"\1_…", text)
+    text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "DATE TIME", text)
     text = re.sub(r"(\d+) ms   |(\d+\.\d) s   ", lambda m: "N ms   ".rjust(len(m[0])), text)
     text = re.sub(r" *\b(\d+ ms|\d+\.\d s)$", lambda m: "N ms".rjust(len(m[0])), text, flags=re.MULTILINE)
     return re.sub(r"\b(in|after) (\d+ ms|\d+\.\d s)\b", r"\1 N ms", text)
