@@ -6,6 +6,7 @@ import pytest
 
 from treadle.errors import Conflict, StateError, ThreadBusy
 from treadle.objects.project import Project, ProjectDefaults, ProjectSpec
+from treadle.objects.tool import FunctionTool
 from treadle.testing.fakes import FrozenClock
 
 
@@ -213,3 +214,20 @@ async def test_a_run_that_may_take_for_ever(workshop, tmp_path):
     assert (await scene.run(ttl="0")).expires_ms is None
     with pytest.raises(StateError, match="ttl"):
         await scene.run(ttl="soon")
+
+
+async def test_a_run_whose_time_is_over_holds_no_thread(workshop):
+    clock = FrozenClock()
+    ask = FunctionTool(name="ask", runs="client")
+    scene = await workshop.start(
+        [{"calls": [{"name": "ask", "arguments": {}}]}, "ok"], tools=[ask], clock=clock
+    )
+    run = await scene.run(ttl="10m")
+    assert run.status == "requires_action"
+    clock.advance(599)
+    with pytest.raises(ThreadBusy):
+        await scene.say("Still there?")
+    clock.advance(2)
+    await scene.say("Still there?")
+    assert (await scene.runs.get(run.id)).status == "expired"
+    assert (await scene.run()).output == "ok"

@@ -176,6 +176,21 @@ class Keeper:
             await self._store.tidy(asked_before_ms=self._clock.now_ms() - KEEP_REQUESTS_MS)
         return swept
 
+    async def is_freed(self, tenant: str, thread_id: str) -> bool:
+        """End the run that a thread is busy with, if its time is over or its cancel was left; tell whether that freed it.
+
+        Errors: StoreError.
+        """
+        active = await self._store.active_run(tenant, thread_id)
+        if active is None:
+            return True
+        run = await self._store.get(Run, tenant, active)
+        is_over = run.expires_ms is not None and run.expires_ms <= self._clock.now_ms()
+        if not is_over and run.status != "cancelling":
+            return False
+        await self.sweep()
+        return await self._store.active_run(tenant, thread_id) != active
+
     async def bury(self) -> int:
         """Declare dead every walker that is; give how many."""
         known: set[str] = set()

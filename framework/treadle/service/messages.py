@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from treadle.errors import Repeated, StateError, ThreadBusy
 from treadle.objects.message import ContentPart, Message, TextPart, estimate_tokens
 from treadle.service.requests import request_of
+from treadle.service.threads import append
 from treadle.store.base import Order
 from treadle.text import is_sound
 
@@ -96,7 +97,7 @@ class Messages:
         try:
             if request is not None:
                 await treadle.store.asked(treadle.tenant, request)
-            (stored,) = await treadle.store.insert(treadle.tenant, draft, in_line=in_line, request=request)
+            (stored,) = await append(treadle, thread_id, draft, in_line=in_line, request=request)
         except Repeated as e:
             return await self.get(e.object_id)
         except ThreadBusy:

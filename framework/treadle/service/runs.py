@@ -35,6 +35,7 @@ from treadle.service.answers import (
 )
 from treadle.service.ids import one_id
 from treadle.service.requests import request_of
+from treadle.service.threads import append
 from treadle.store.base import Checkpoint, Graph, Order, Request
 from treadle.text import clean
 
@@ -166,8 +167,9 @@ class Runs:
             first = [m.model_copy(update={"seq": seq}) for seq, m in enumerate(first, 1)]
         records = [*text, *((thread,) if thread is not None else ()), *first, run]
         try:
-            stored = await treadle.store.insert(
-                treadle.tenant,
+            stored = await append(
+                treadle,
+                on,
                 *records,
                 claim_by=treadle.executor.lease.walker,
                 in_line=on_busy == "queue",

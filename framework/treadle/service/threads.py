@@ -5,12 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from treadle.errors import ThreadBusy
 from treadle.objects.thread import Thread
+from treadle.objects.walker import Walker
 from treadle.service.ids import one_id
-from treadle.store.base import Order
+from treadle.store.base import Blob, Graph, Noun, Order, Request
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
+
+
+async def append(
+    treadle: Treadle,
+    thread_id: str,
+    *records: Noun | Graph | Blob,
+    claim_by: Walker | None = None,
+    in_line: bool = False,
+    request: Request | None = None,
+) -> tuple[Noun | Graph | Blob, ...]:
+    """Keep records of a thread; a run that only looks active, since its time is over, does not stand in the way.
+
+    Errors: those of the store's `insert`.
+    """
+
+    async def insert() -> tuple[Noun | Graph | Blob, ...]:
+        return await treadle.store.insert(
+            treadle.tenant, *records, claim_by=claim_by, in_line=in_line, request=request
+        )
+
+    try:
+        return await insert()
+    except ThreadBusy:
+        if not await treadle.keeper.is_freed(treadle.tenant, thread_id):
+            raise
+    return await insert()
 
 
 class Threads:
