@@ -94,7 +94,8 @@ class Connection(Protocol):
 def connect(path: Path | None, *, cached_statements: int = 128, vfs: str | None = None) -> Connection:
     """Open a file, or memory where there is no path; `vfs` names a registered file layer other than SQLite's own."""
     name = str(path) if path else ":memory:"
-    return cast(
-        "Connection",
-        cast("object", apsw.Connection(name, statementcachesize=cached_statements, vfs=vfs)),
-    )
+    connection = apsw.Connection(name, statementcachesize=cached_statements, vfs=vfs)
+    # Hazard: otherwise a statement whose plan looked at its values is planned anew whenever they are bound, which
+    # takes many times as long as the statement does.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return cast("Connection", cast("object", connection))
