@@ -20,6 +20,10 @@ T = TypeVar("T")
 Work = Callable[[Treadle], Coroutine[Any, Any, T]]
 
 
+PATIENCE_S = 60.0
+"""How long a client waits for a run."""
+
+
 class Answer(NamedTuple):
     """What a client knows after a request.
 
@@ -130,7 +134,7 @@ class Clients:
         async def work(t: Treadle, thread: str, fields: dict[str, Any]) -> object:
             run = await t.runs.create(thread, **fields)
             try:
-                return await t.runs.wait(run.id, timeout_s=60)
+                return await t.runs.wait(run.id, timeout_s=PATIENCE_S)
             except TimeoutError:
                 return run
             except StoreError:
@@ -149,13 +153,13 @@ class Clients:
             left = patience
             try:
                 stream = cast("AsyncGenerator[Event]", t.runs.stream(thread, **fields))
-                async with aclosing(stream) as events:
+                async with aclosing(stream) as events, asyncio.timeout(PATIENCE_S):
                     async for event in events:
                         _count(event, numbers)
                         left -= 1
                         if left == 0:
                             break
-            except StoreError:
+            except (StoreError, TimeoutError):
                 if not numbers:
                     raise
             return None
@@ -310,7 +314,7 @@ class Clients:
         except (ProcessDied, StoreError) as e:
             outcome, value = "unknown", e
         except TimeoutError as e:
-            value = e
+            outcome, value = "unknown", e
         except TreadleError as e:
             outcome, value = "refused", e
         said = type(value).__name__ if outcome != "ok" else ""

@@ -27,7 +27,8 @@ Ts = TypeVarTuple("Ts")
 Order = Literal["shuffled", "mostly_in_turn", "in_turn"]
 
 ORDERS: tuple[Order, ...] = ("shuffled", "mostly_in_turn", "in_turn")
-MOST_STEPS = 3_000_000
+MOST_STEPS = 1_000_000
+"""A world that takes more callbacks is taken to have no end."""
 
 
 class SimulationStuck(Exception):
