@@ -84,8 +84,6 @@ async def test_what_cannot_be_had_here_is_refused_before_anything_is_stored(work
         await scene.create(model="gpt-nope")
     with pytest.raises(ConfigurationError, match="absent"):
         await scene.create(tools=[FunctionTool(name="absent", runs="server")])
-    with pytest.raises(ConfigurationError, match="approval"):
-        await scene.create(tools=[FunctionTool(name="f", parameters={}, approval="always")])
     with pytest.raises(NotFound):
         await scene.runs.create(scene.thread_id, agent="asst_" + "0" * 24)
     with pytest.raises(NotFound):

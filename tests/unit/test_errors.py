@@ -5,7 +5,7 @@ import re
 import pytest
 
 from treadle import errors
-from treadle.errors import DefinitionError, NotFound, Problem, TreadleError
+from treadle.errors import DefinitionError, NotFound, Problem, Repeated, StreamCut, TreadleError
 
 
 def tree(root: type[TreadleError]) -> list[type[TreadleError]]:
@@ -15,6 +15,8 @@ def tree(root: type[TreadleError]) -> list[type[TreadleError]]:
 OURS = [cls for cls in tree(TreadleError) if cls.__module__ == "treadle.errors"]
 NEEDS_ARGUMENTS = {
     NotFound: ("run", "run_1"),
+    Repeated: ("run_1",),
+    StreamCut: ("run_1", 7),
     DefinitionError: ([Problem(code="TR104", message="unknown field 'x'")],),
 }
 

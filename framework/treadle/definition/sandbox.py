@@ -59,7 +59,9 @@ _LOOP_COUNTERS = frozenset(
 )
 _OPENS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 _CHARACTER = re.compile(r"unexpected char (.+) at (\d+)", re.DOTALL)
-_RESERVED = frozenset(("self", "caller", "varargs", "kwargs", "super"))
+_RESERVED = frozenset(
+    ("self", "caller", "varargs", "kwargs", "super", "and", "or", "not", "in", "is", "if", "else")
+)
 
 _EXPRESSION_NODES: frozenset[type[nodes.Node]] = frozenset(
     (

@@ -214,3 +214,9 @@ def test_whatever_is_written_gives_json_or_a_typed_error(source, values):
         return
     assert problems == []
     json.dumps(value, allow_nan=False)
+
+
+def test_a_word_of_the_grammar_is_no_name():
+    assert expression.check("xs or and", names=frozenset({"xs"}))
+    with pytest.raises(TreadleError, match="'and' cannot be used here"):
+        expression.evaluate("xs or and", {"xs": 1})
