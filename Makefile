@@ -7,6 +7,7 @@
 #   make simulate SEEDS=n   worlds from n seeds: several processes, faults, a nemesis; FIRST=k begins at seed k
 #   make bench    measure, against a hand-written floor in the same process
 #   make crash    kill processes at every point until SECONDS are over, and look at what is left
+#   make guarantees   run the short tiers of what tests the promises, and write the figures into docs/guarantees.md
 #   make clean    remove what the others made
 
 VENV ?= .venv
@@ -28,7 +29,7 @@ JOBS ?= 0
 SEEDS ?= 1000
 FIRST ?= 1
 
-.PHONY: demo test check format simulate bench crash clean python
+.PHONY: demo test check format simulate bench crash guarantees clean python
 
 demo: $(VENV)/.installed
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
@@ -61,6 +62,9 @@ SECONDS ?= 3600
 
 crash: $(VENV)/.installed-dev
 	$(BIN)/python -m treadle.testing.crash --seconds $(SECONDS)
+
+guarantees: $(VENV)/.installed-dev
+	$(BIN)/python -m treadle.testing.guarantees --write
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
