@@ -1,7 +1,6 @@
 """Each promise of docs/guarantees.md has its limits, its means and a test; its figures come from commands."""
 
 import importlib.util
-import logging
 import re
 import subprocess
 import sys
@@ -113,10 +112,7 @@ def test_the_table_has_a_row_for_each_tier_and_none_that_is_written_by_hand() ->
     ],
 )
 def test_what_a_command_prints_is_read(main, arguments, read, tried, capsys) -> None:
-    try:
-        assert main(arguments) == 0
-    finally:
-        logging.disable(logging.NOTSET)
+    assert main(arguments) == 0
     figure = read(capsys.readouterr().out)
     assert figure is not None
     assert tried in figure.tried

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 
@@ -71,6 +72,7 @@ def test_the_command_prints_what_it_ran(capsys):
     said = capsys.readouterr().out
     assert said.startswith("seeds 2, steps ")
     assert said.endswith("violations 0\n")
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_a_calm_world_of_one_process_completes_its_runs():

@@ -97,7 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first of them")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     options = parser.parse_args(arguments)
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    try:
+        return _carry_out(options)
+    finally:
+        logging.disable(before)
+
+
+def _carry_out(options: argparse.Namespace) -> int:
     courses: list[Course] = []
     violations = 0
     for seed in range(options.first, options.first + options.seeds):
