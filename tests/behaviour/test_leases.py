@@ -4,16 +4,24 @@ import asyncio
 import os
 import subprocess
 import time
+from contextlib import suppress
 
 import apsw
 import pytest
 
 from treadle.errors import LeaseLost, StateError
+from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool, Retry
 from treadle.settings import Settings
 from treadle.store.base import Checkpoint
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.fakes import FrozenClock
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch):
+    """Do not wait long, at the end of a test, for tools that never end."""
+    monkeypatch.setattr("treadle.service.GRACE_S", 0.05)
 
 
 async def until(condition, seconds=10.0):
@@ -89,7 +97,7 @@ async def test_a_heartbeat_prolongs_the_lease(workshop):
 async def test_a_walker_that_was_declared_dead_stops_and_changes_nothing(workshop):
     mine, other = frozen_pair()
     scene, run = await left_behind(workshop, mine)
-    waiting = asyncio.ensure_future(scene.runs.wait(run.id))
+    waiting = asyncio.ensure_future(scene.runs.wait(run.id, timeout_s=10))
     other.advance(16)
 
     second = workshop.open(["the end"], clock=other, tools=[wait])
@@ -308,6 +316,76 @@ async def test_a_walker_that_was_declared_dead_takes_no_runs(workshop):
     clock.advance(6)
     await asyncio.sleep(0)
     assert (await scene.runs.wait(run.id, timeout_s=10)).output == "then"
+
+
+async def test_a_walker_that_was_declared_dead_takes_over_nothing(workshop):
+    """It may not know yet; a run that is queued, or that another one left, is not its any more."""
+    mine, other = frozen_pair()
+    scene, left = await left_behind(workshop, mine)
+    thread = await scene.treadle.threads.create(messages=[{"role": "user", "content": "Hello"}])
+    store = SqliteStore(workshop.path)
+    (dead,) = await store.walkers()
+    await store.bury(dead)
+    queued = await scene.treadle.runs.create(thread.id, agent=scene.agent)
+    assert queued.status == "queued"
+    for run in (left, queued):
+        with pytest.raises(LeaseLost, match="declared dead"):
+            await store.claim("default", run.id, dead, now_ms=1)
+        assert (await store.get(Run, "default", run.id)).fence == run.fence
+    await store.close()
+
+
+async def test_a_walker_that_lost_its_run_leaves_a_cancel_to_the_one_that_walks_it(workshop):
+    mine, other = frozen_pair()
+    scene, run = await left_behind(workshop, mine)
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_stop() -> str:
+        begun.set()
+        while not go.is_set():
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+        return "stopped"
+
+    slow_to_stop.__name__ = "wait"
+    other.advance(16)
+    second = workshop.open(
+        [{"calls": [{"name": "wait", "arguments": {}}]}], clock=other, tools=[slow_to_stop]
+    )
+    await second.runs.resume(run.id)
+    await begun.wait()
+    third = workshop.open(clock=other)
+    assert (await third.runs.cancel(run.id)).status == "cancelling"
+
+    mine.advance(6)
+    await scene.runs.settle()
+    assert (await third.runs.get(run.id)).status == "cancelling"
+    go.set()
+    assert (await third.runs.wait(run.id, timeout_s=10)).status == "cancelled"
+    assert all("outcome unknown" in result for result in await scene.results())
+
+
+@pytest.mark.parametrize("hours", [-87_600, -1, 1, 87_600])
+async def test_whoever_turns_the_wall_clock_takes_no_run_from_its_walker(workshop, hours):
+    mine, other = frozen_pair()
+    _, run = await left_behind(workshop, mine)
+    other.wall_ms += hours * 3_600_000
+    other.advance(14)
+    second = workshop.open(["x"], clock=other, tools=[wait])
+    assert (await second.recover()).buried == 0
+    with pytest.raises(StateError, match="holds it"):
+        await second.runs.resume(run.id)
+
+
+@pytest.mark.parametrize("hours", [-87_600, -1, 1])
+async def test_a_wall_clock_that_was_turned_keeps_no_walker_alive(workshop, hours):
+    mine, other = frozen_pair()
+    mine.wall_ms -= hours * 3_600_000
+    _, run = await left_behind(workshop, mine)
+    other.advance(16)
+    second = workshop.open(["the end"], clock=other, tools=[wait])
+    assert (await second.runs.resume(run.id)).fence == 2
+    assert (await second.runs.wait(run.id, timeout_s=10)).output == "the end"
 
 
 async def test_a_process_that_holds_nothing_keeps_its_name(workshop):
