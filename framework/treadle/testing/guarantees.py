@@ -158,7 +158,7 @@ _DEFECTS = "tests/seeded_defects/run.py"
 TIERS: Sequence[Tier] = (
     Tier(
         "crash", "crash of a process", read_crash,
-        short=Command((*_CRASH, "--kills", "500", "--doubles", "6")),
+        short=Command((*_CRASH, "--kills", "700", "--doubles", "6")),
         long=Command((*_CRASH, "--kills", "24000")),
     ),
     Tier(
@@ -184,7 +184,7 @@ TIERS: Sequence[Tier] = (
     Tier(
         "stateful", "a model of what is stored", read_stateful,
         short=Command(_STATEFUL, {"TREADLE_STATEFUL_EXAMPLES": "40"}),
-        long=Command(_STATEFUL, {"TREADLE_STATEFUL_EXAMPLES": "2000"}),
+        long=Command((*_STATEFUL, "-o", "faulthandler_timeout=0"), {"TREADLE_STATEFUL_EXAMPLES": "2000"}),
     ),
     Tier("defects", "seeded defects", read_defects, long=Command((_DEFECTS,))),
 )  # fmt: skip
