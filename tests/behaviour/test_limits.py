@@ -229,11 +229,18 @@ async def test_what_tools_give_may_be_limited_all_together(workshop):
 
 
 async def test_what_tools_gave_before_a_stop_counts_after_it(workshop):
-    first = await workshop.start([GIVING, GIVING], tools=[give], limits={"max_output_bytes": 1500})
-    run = await first.create()
-    while not await first.results():
+    parking = []
+
+    async def stops() -> str:
+        parking.append(asyncio.create_task(first.treadle.executor.park(5)))
         await asyncio.sleep(0)
-    await first.treadle.executor.park(5)
+        return await give()
+
+    stops.__name__ = "give"
+    first = await workshop.start([GIVING, GIVING], tools=[stops], limits={"max_output_bytes": 1500})
+    run = await first.create()
+    await first.runs.settle()
+    await asyncio.gather(*parking)
     assert (await first.runs.get(run.id)).status == "queued"
     rows = await first.rows()
     await first.treadle.close()

@@ -313,10 +313,12 @@ class Executor:
     async def _advance(self, walk: _Walk) -> bool:
         """Run what is ready and commit it; tell whether the walk is over."""
         state = walk.state
-        interrupted = [o for o in state.open if o[1].edge == "dispatched"]
-        if interrupted:
-            return await self._settle_unknown(walk, interrupted)
-        granted = [o for o in state.open if o[1].edge == "approved"]
+        granted: list[tuple[Activation, Step]] = []
+        if state.open:
+            interrupted = [o for o in state.open if o[1].edge == "dispatched"]
+            if interrupted:
+                return await self._settle_unknown(walk, interrupted)
+            granted = [o for o in state.open if o[1].edge == "approved"]
         if not state.ready and not granted:
             return await self._wait(walk) if state.open else await self._end(walk, "completed")
         breach = self._breach(walk)
@@ -554,7 +556,13 @@ class Executor:
             ends = ("completed", None)
         statements = [s for _, effects in done for s in effects.statements]
         draft = Checkpoint(
-            walk.run, messages=messages, steps=steps, events=events, blobs=blobs, statements=statements
+            walk.run,
+            messages=messages,
+            steps=steps,
+            events=events,
+            blobs=blobs,
+            statements=statements,
+            is_followed=self._stream.is_followed(walk.run.id),
         )
         if ends is None:
             await self._commit(walk, draft)
@@ -603,7 +611,9 @@ class Executor:
 
     async def _commit(self, walk: _Position, checkpoint: Checkpoint) -> None:
         is_followed = self._stream.is_followed(walk.run.id)
-        committed = await self._keep(checkpoint._replace(is_followed=is_followed))
+        if checkpoint.is_followed != is_followed:
+            checkpoint = checkpoint._replace(is_followed=is_followed)
+        committed = await self._keep(checkpoint)
         walk.run = committed.run
         if is_followed:
             self._stream.publish(walk.run.id, committed.events)
@@ -730,11 +740,12 @@ class Executor:
             return "expires_at"
         if state.steps + len(ready) > limits.max_steps:
             return "max_steps"
-        calls = sum(walk.graph.node[a.node].kind == "tool_call" for a in ready)
+        kinds = [walk.graph.node[a.node].kind for a in ready]
+        calls = kinds.count("tool_call")
         if calls and state.tool_calls + len(state.open) + calls > limits.max_tool_calls:
             return "max_tool_calls"
-        models = sum(walk.graph.node[a.node].kind == "model_call" for a in ready)
-        if limits.max_model_calls is not None and state.model_calls + models > limits.max_model_calls:
+        most = limits.max_model_calls
+        if most is not None and state.model_calls + kinds.count("model_call") > most:
             return "max_model_calls"
         if limits.max_output_bytes is not None and walk.output_bytes > limits.max_output_bytes:
             return "max_output_bytes"

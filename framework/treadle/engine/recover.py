@@ -161,7 +161,13 @@ class Keeper:
             self._looked_s = now_s
         after = 0
         while True:
-            page = await self._store.due(self._lease.id, now_ms=self._clock.now_ms(), after=after, held=held)
+            page = await self._store.due(
+                self._lease.id,
+                now_ms=self._clock.now_ms(),
+                after=after,
+                held=held,
+                walkable=self._may_walk(),
+            )
             if not page:
                 break
             after = page[-1].no
@@ -248,10 +254,14 @@ class Keeper:
             return run
         return await self._claim(due)
 
-    def _is_wanted(self, due: Due) -> bool:
-        if self._is_stopping or not (self._walks_all or due.id in self._names):
+    def _may_walk(self) -> bool:
+        """Tell whether this process takes runs at all, now."""
+        if self._is_stopping or not (self._walks_all or self._names):
             return False
-        if self._executor.walking >= MOST_WALKS:
+        return self._executor.walking < MOST_WALKS
+
+    def _is_wanted(self, due: Due) -> bool:
+        if not self._may_walk() or not (self._walks_all or due.id in self._names):
             return False
         return self._clock.monotonic() - self._unable.get(due.id, -UNABLE_S) >= UNABLE_S
 

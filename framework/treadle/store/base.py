@@ -303,12 +303,20 @@ class Store(Protocol):
         ...
 
     async def due(
-        self, walker_id: str, *, now_ms: int, after: int = 0, limit: int = 500, held: bool = False
+        self,
+        walker_id: str,
+        *,
+        now_ms: int,
+        after: int = 0,
+        limit: int = 500,
+        held: bool = False,
+        walkable: bool = True,
     ) -> list[Due]:
         """Give runs of every tenant that need somebody, in the order they were made.
 
         Shapes: `after` is the `no` of the last one of the page before. Of the runs that the walker holds those are
-        given which are being cancelled, with `held` all.
+        given which are being cancelled, with `held` all. Without `walkable` those are left out that need nothing but
+        to be walked.
         """
         ...
 

@@ -675,10 +675,17 @@ class SqliteStore:
             raise _translate(e, self._name) from e
 
     async def due(
-        self, walker_id: str, *, now_ms: int, after: int = 0, limit: int = 500, held: bool = False
+        self,
+        walker_id: str,
+        *,
+        now_ms: int,
+        after: int = 0,
+        limit: int = 500,
+        held: bool = False,
+        walkable: bool = True,
     ) -> list[Due]:
         """Give runs that need somebody, in the order they were made."""
-        found = self._read("due_runs", (walker_id, now_ms, after, limit, held))
+        found = self._read("due_runs", (walker_id, now_ms, after, limit, held, walkable))
         late = self._read("due_in_line", (now_ms, after, limit))
         if late:
             found = sorted(found + late)[:limit]

@@ -295,18 +295,19 @@ DELETE FROM walkers WHERE dead AND id NOT IN (
 SELECT id, host, boot, space, pid, beat, until_ms, dead FROM walkers;
 
 -- name: due_runs
--- Runs that need somebody, from a number on: queued, expired, left by a dead walker, or to be stopped by this one.
+-- Runs that need somebody, from a number on: expired, late, to be stopped, held by this walker, or to be walked.
 SELECT r.no, r.tenant, r.id, r.status, r.walker IS ?1, r.walker IS NOT NULL AND w.id IS NULL,
   coalesce(r.expires_ms <= ?2, 0), r.rev, r.status = 'requires_action' AND coalesce(r.wake_ms <= ?2, 0)
-FROM runs r LEFT JOIN walkers w ON w.id = r.walker AND NOT w.dead
+FROM runs r INDEXED BY runs_active LEFT JOIN walkers w ON w.id = r.walker AND NOT w.dead
 WHERE r.parent IS NULL AND r.waits IS NULL AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
-AND r.no > ?3 AND (r.walker IS NULL AND (r.status = 'queued' OR r.expires_ms <= ?2 OR r.wake_ms <= ?2) OR r.walker = ?1 AND (r.status = 'cancelling' OR ?5)
-  OR r.walker IS NOT NULL AND w.id IS NULL)
+AND r.no > ?3 AND (r.walker IS NULL AND (?6 AND r.status = 'queued' OR r.expires_ms <= ?2 OR r.wake_ms <= ?2)
+  OR r.walker = ?1 AND (r.status = 'cancelling' OR ?5)
+  OR r.walker IS NOT NULL AND w.id IS NULL AND (?6 OR r.status = 'cancelling' OR r.expires_ms <= ?2))
 ORDER BY r.no LIMIT ?4;
 
 -- name: due_in_line
 -- Runs in line whose time is over.
-SELECT r.no, r.tenant, r.id, r.status, 0, 0, 1, r.rev, 0 FROM runs r WHERE r.waits = 1 AND r.expires_ms <= ? AND r.no > ? ORDER BY r.no LIMIT ?;
+SELECT r.no, r.tenant, r.id, r.status, 0, 0, 1, r.rev, 0 FROM runs r INDEXED BY runs_in_line WHERE r.waits = 1 AND r.expires_ms <= ? AND r.no > ? ORDER BY r.no LIMIT ?;
 
 -- name: line_of_thread
 -- The next run in line, and whether a message waits.

@@ -1,0 +1,63 @@
+"""What runs all the time is found by an index: nothing that a sweep or a step asks grows with what has ended."""
+
+import re
+
+import pytest
+
+from treadle.store.connection import connect
+from treadle.store.queries import load, migrations
+
+QUERIES = load()
+OF_A_STEP = (
+    "head_of_run", "last_event", "last_position", "insert_message", "put_step", "update_run", "claim_run",
+    "take_over_run", "ended_steps", "line_of_thread", "queued_messages", "promote_run", "living_walker",
+    "rows_asc", "rows_desc", "first_user_row", "steps_of_run", "events_after", "step_events_after", "get_run",
+    "number_of_run", "active_run", "last_in_line", "get_request",
+)  # fmt: skip
+OF_A_SWEEP = {"due_runs": "runs_active", "due_in_line": "runs_in_line", "forget_walkers": "runs_active"}
+
+
+@pytest.fixture(scope="module")
+def connection():
+    made = connect(None)
+    for _, sql in migrations():
+        made.execute(sql)
+    yield made
+    made.close()
+
+
+def plan(connection, query):
+    sql = QUERIES[query]
+    numbered = [int(n) for n in re.findall(r"\?(\d+)", sql)]
+    values = (None,) * (max(numbered) if numbered else sql.count("?"))
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()]
+
+
+@pytest.mark.parametrize("query", OF_A_STEP)
+def test_no_query_of_a_step_reads_a_whole_table(connection, query):
+    assert [
+        line for line in plan(connection, query) if line.startswith("SCAN") and "CONSTANT" not in line
+    ] == []
+
+
+@pytest.mark.parametrize(("query", "index"), OF_A_SWEEP.items())
+def test_a_sweep_reads_no_run_that_has_ended(connection, query, index):
+    lines = [line for line in plan(connection, query) if re.search(r"\b(r|runs)\b", line)]
+    assert lines
+    assert all(f"INDEX {index}" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("query", ["line_of_thread", "insert_run"])
+def test_a_statement_is_not_planned_anew_for_other_values(connection, query):
+    asked = []
+    # SQLite asks the authorizer whenever it prepares a statement.
+    connection.authorizer = lambda *about: asked.append(about) or 0
+    try:
+        for value in (1, 2):
+            before = len(asked)
+            values = (value,) * max(int(n) for n in re.findall(r"\?(\d+)", QUERIES[query]))
+            connection.execute(QUERIES[query], values).fetchall()
+    finally:
+        connection.authorizer = None
+    assert before > 0
+    assert len(asked) == before
