@@ -137,13 +137,13 @@ def test_what_a_command_prints_is_read(main, arguments, read, tried, capsys) -> 
         ),
         (
             guarantees.read_stateful,
-            "\n28100 steps, 60 examples, 217 commits, 37 runs, 11 calls\n.\n1 passed in 5.59s\n",
-            ("28 100 steps of 60 examples, 217 commits, 37 runs", 0),
+            "\n11 calls, 28100 steps, 60 examples, 217 commits, 3 from in_progress by itself, 37 runs\n.\n1 passed in 5.59s\n",
+            ("60 examples, 28 100 steps, 217 commits, 37 runs, 11 calls", 0),
         ),
         (
             guarantees.read_stateful,
             "\n28 steps, 6 examples, 7 commits, 3 runs\n.\n1 failed, 1 passed, 1 warning in 5.59s\n",
-            ("28 steps of 6 examples, 7 commits, 3 runs", 1),
+            ("6 examples, 28 steps, 7 commits, 3 runs", 1),
         ),
         (guarantees.read_defects, "\ndefects 24, caught 23, not caught 1\n", ("24 defects, 23 caught", 1)),
         (

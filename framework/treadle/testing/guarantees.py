@@ -136,11 +136,16 @@ def read_simulation(printed: str) -> Figure | None:
 def read_stateful(printed: str) -> Figure | None:
     """Read the counts of the state machine; a failing test is a violation."""
     ended = _last(r"^(?:(\d+) failed, )?(?:(\d+) passed).* in ", printed)
-    found = _last(r"^(\d+) steps, (\d+) examples, (\d+) commits, (\d+) runs\b", printed)
+    found = _last(r"^\d+ [a-z_ ]+(?:, \d+ [a-z_ ]+)+$", printed)
     if found is None or ended is None:
         return None
-    steps, examples, commits, runs = (_spaced(number) for number in found.groups())
-    return Figure(f"{steps} steps of {examples} examples, {commits} commits, {runs} runs", int(ended[1] or 0))
+    counts = {what: _spaced(number) for number, what in re.findall(r"(\d+) ([a-z_ ]+)", found[0])}
+    said = [
+        f"{counts[what]} {what}"
+        for what in ("examples", "steps", "commits", "runs", "calls")
+        if what in counts
+    ]
+    return Figure(", ".join(said), int(ended[1] or 0)) if said else None
 
 
 def read_defects(printed: str) -> Figure | None:
