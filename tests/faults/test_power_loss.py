@@ -14,19 +14,10 @@ from treadle.store.base import Blob
 from treadle.store.connection import connect
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.chance import Chance
-from treadle.testing.storage import (
-    MODES,
-    Exercise,
-    Image,
-    PowerLoss,
-    Tally,
-    content_of,
-    goes_on,
-    main,
-    problems_of,
-    record,
-    try_images,
-)
+from treadle.testing.power_loss import MODES, Image, PowerLoss, content_of
+from treadle.testing.storage import Tally, main, try_images
+from treadle.testing.storage_exercise import Exercise, record
+from treadle.testing.storage_verdict import goes_on, problems_of
 from treadle.testing.store_contract import a_message, a_thread
 
 

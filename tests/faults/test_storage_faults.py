@@ -23,18 +23,10 @@ from treadle.store.check import check
 from treadle.store.connection import connect
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.fakes import FrozenClock, ScriptedProvider
-from treadle.testing.storage import (
-    ERRORS,
-    LAYERS,
-    Exercise,
-    Fault,
-    FaultDoor,
-    Tally,
-    hold,
-    main,
-    try_fault,
-    try_faults,
-)
+from treadle.testing.storage import Tally, main, try_faults
+from treadle.testing.storage_exercise import Exercise
+from treadle.testing.storage_faults import ERRORS, LAYERS, Fault, FaultDoor
+from treadle.testing.storage_verdict import hold, try_fault
 from treadle.testing.store_contract import a_message, a_thread
 
 RETRYABLE = {"busy", "busy-snapshot", "locked", "io", "cannot-open", "no-memory"}
@@ -115,7 +107,7 @@ def test_a_store_that_drops_what_it_acknowledged_is_found(tmp_path, monkeypatch)
         self._cursor.execute("ROLLBACK" if next(commits) % 20 == 0 else "COMMIT")
 
     monkeypatch.setattr(SqliteStore, "_end", careless)
-    monkeypatch.setattr("treadle.testing.storage.HANG_S", 0.5)
+    monkeypatch.setattr("treadle.testing.storage_exercise.HANG_S", 0.5)
     assert try_fault(Fault("full", 1_000_000), tmp_path).problems
 
 

@@ -27,7 +27,10 @@ CLOCKS_ALLOWED = {
 
 EXECUTORS = {"execute", "executemany", "executescript"}
 SQL_ALLOWED: dict[tuple[str, str], str] = {
-    ("testing/storage.py", """f'SELECT * FROM "{name}"'"""): "the name of a table of the schema, in quotes",
+    (
+        "testing/power_loss.py",
+        """f'SELECT * FROM "{name}"'""",
+    ): "the name of a table of the schema, in quotes",
 }
 """(file, statement put together from parts) to the reason why no foreign text can reach it."""
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 _PUBLIC = {
     "ChatServer": "treadle.testing.chat_server",
     "CountedIds": "treadle.testing.fakes",
-    "Fault": "treadle.testing.storage",
-    "FaultDoor": "treadle.testing.storage",
+    "Fault": "treadle.testing.storage_faults",
+    "FaultDoor": "treadle.testing.storage_faults",
     "FrozenClock": "treadle.testing.fakes",
     "Place": "treadle.testing.crash_scenario",
-    "PowerLoss": "treadle.testing.storage",
+    "PowerLoss": "treadle.testing.power_loss",
     "ProviderContract": "treadle.testing.provider_contract",
     "Scenario": "treadle.testing.crash_scenario",
     "ScriptedProvider": "treadle.testing.fakes",
@@ -51,9 +51,10 @@ if TYPE_CHECKING:
     from treadle.testing.crash import crash_matrix
     from treadle.testing.crash_scenario import Place, Scenario
     from treadle.testing.fakes import CountedIds, FrozenClock, ScriptedProvider
+    from treadle.testing.power_loss import PowerLoss
     from treadle.testing.provider_contract import ProviderContract
     from treadle.testing.step_contract import StepContract
-    from treadle.testing.storage import Fault, FaultDoor, PowerLoss
+    from treadle.testing.storage_faults import Fault, FaultDoor
     from treadle.testing.store_contract import StoreContract
     from treadle.testing.tool_contract import ToolContract
 
