@@ -152,3 +152,29 @@ async def test_events_go_on_after_the_outputs_without_a_gap(workshop):
     assert more[-1].name == "thread.run.completed"
     numbered = [e for e in [*first, *more] if e.seq]
     assert numbered == await scene.treadle.store.events("default", run_id)
+
+
+async def test_a_call_that_would_wait_is_closed_when_another_call_of_its_reply_fails_the_run(workshop):
+    def refuse() -> str:
+        """Fail."""
+        raise OSError("no")
+
+    tool = FunctionTool(name="refuse", runs="server", on_error="fail")
+    script = [
+        {
+            "calls": [
+                {"name": "ask", "arguments": {}, "id": "a"},
+                {"name": "refuse", "arguments": {}, "id": "b"},
+            ]
+        }
+    ]
+    treadle = workshop.open(script, tools=[refuse])
+    agent = await treadle.agents.create(model="scripted", tools=[ASK, tool])
+    hello = [{"role": "user", "content": "Hello"}]
+    run = await treadle.runs.create_and_wait(None, agent=agent, additional_messages=hello)
+    assert (run.status, run.last_error.code) == ("failed", "tool_error")
+    rows = await treadle.store.rows("default", run.thread_id)
+    results = {row.call_index: row.text for row in rows if row.role == "tool"}
+    assert "not executed" in results[0]
+    assert "OSError: no" in results[1]
+    assert all(not step.is_open for step in await treadle.runs.steps(run.id))

@@ -683,8 +683,10 @@ class Executor:
 
     async def _close_open(self, walk: _Position, why: str, draft: Checkpoint, now: int) -> Checkpoint:
         """Give every open call a result and every open step an end."""
-        messages, steps = list(draft.messages), list(draft.steps)
-        written = {s.path for s in draft.steps}
+        messages = list(draft.messages)
+        # A step of this checkpoint that would wait is closed instead.
+        steps = [s for s in draft.steps if not s.is_open]
+        written = {s.path for s in steps}
         unfinished = [(a, None) for a in walk.state.ready] + list(walk.state.open)
         for activation, begun in unfinished:
             if walk.graph.node[activation.node].kind != "tool_call" or activation.path in written:
