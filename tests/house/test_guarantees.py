@@ -79,6 +79,14 @@ CRASHED = """\
 kills 24010, double 900, scenarios 15, points 230, missed 0, violations 3
 """
 
+TIMED = f"""\
+{"":<68}{"measured":>12}  {"unit":<8}{"target":<10}
+{"all: first goes on, from open":<68}{0.42:12.2f}  {"s":<8}{"<= 1":<10}{"met":<8}
+{"  worst of them":<68}{7.5:12.2f}  {"ms":<8}{"":<10}{"":<8}
+{"  runs that were not parked":<68}{3:12.2f}  {"":<8}{"<= 0":<10}{"MISSED":<8}
+load of the machine: 0.1 on 2 cores
+"""
+
 
 # -- the figures -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +158,11 @@ def test_what_a_command_prints_is_read(main, arguments, read, tried, capsys) -> 
             guarantees.read_simulation,
             "seed 2: 1 violations; x\nseeds 5, steps 19 863, virtual seconds 116, kills 7, violations 1\n",
             ("5 seeds: 19 863 steps, 116 virtual seconds, 7 kills", 1),
+        ),
+        (
+            guarantees.read_timings,
+            TIMED,
+            ("all: first goes on, from open 0.42 s (≤ 1); runs that were not parked 3.00 (≤ 0)", 1),
         ),
         *((tier.read, "no tests ran in 0.1s\n", None) for tier in guarantees.TIERS),
     ],

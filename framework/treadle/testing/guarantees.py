@@ -154,11 +154,24 @@ def read_defects(printed: str) -> Figure | None:
     return None if found is None else Figure(f"{found[1]} defects, {found[2]} caught", int(found[3]))
 
 
+def read_timings(printed: str) -> Figure | None:
+    """Read the lines of a benchmark that have a target; one that was missed counts as a violation."""
+    line = r"^(\S.*?|  \S.*?)\s{2,}([\d.]+)  (\S*)\s+<= ([\d.]+)\s+(met|MISSED)\s*$"
+    found = re.findall(line, printed, re.MULTILINE)
+    if not found:
+        return None
+    said = [
+        f"{name.strip()} {value} {unit}".rstrip() + f" (≤ {most})" for name, value, unit, most, _ in found
+    ]
+    return Figure("; ".join(said), sum(met == "MISSED" for *_, met in found))
+
+
 _CRASH = ("-m", "treadle.testing.crash")
 _STORAGE = ("-m", "treadle.testing.storage")
 _SIMULATION = ("-m", "treadle.testing.simulation")
 _STATEFUL = ("-m", "pytest", "-q", "tests/stateful")
 _DEFECTS = "tests/seeded_defects/run.py"
+_TIMINGS = "tests/benchmarks/recovery.py"
 
 TIERS: Sequence[Tier] = (
     Tier(
@@ -192,6 +205,7 @@ TIERS: Sequence[Tier] = (
         long=Command((*_STATEFUL, "-o", "faulthandler_timeout=0"), {"TREADLE_STATEFUL_EXAMPLES": "2000"}),
     ),
     Tier("defects", "seeded defects", read_defects, long=Command((_DEFECTS,))),
+    Tier("timings", "recovery, cancel and drain in time", read_timings, long=Command((_TIMINGS,))),
 )  # fmt: skip
 
 
