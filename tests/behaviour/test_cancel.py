@@ -79,6 +79,30 @@ async def test_a_run_is_cancelled_during_its_tools(workshop):
     assert (await scene.run()).output == "next"
 
 
+@pytest.mark.parametrize("effect", ["pure", "idempotent", "once"])
+async def test_a_call_that_was_under_way_is_never_told_as_not_executed(workshop, effect):
+    """Whatever its effect is, and whether the journal says that it began or only its walker knows."""
+    begun = asyncio.Event()
+
+    async def hang() -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    treadle = workshop.open([{"calls": [{"name": "hang", "arguments": {}}]}], tools=[hang])
+    spec = FunctionTool(name="hang", parameters={}, runs="server", effect=effect)
+    agent = await treadle.agents.create(model="scripted", tools=[spec])
+    thread = await treadle.threads.create(messages=[{"role": "user", "content": "Hello"}])
+    run = await treadle.runs.create(thread.id, agent=agent)
+    await begun.wait()
+    await treadle.runs.cancel(run.id)
+    await treadle.runs.wait(run.id, timeout_s=10)
+    rows = await treadle.store.rows("default", thread.id)
+    assert [r.text for r in rows if r.role == "tool"] == [
+        '{"error": "outcome unknown: it was under way when the run ended cancelled"}'
+    ]
+
+
 async def test_a_call_that_is_cancelled_in_its_second_attempt_says_so(workshop):
     attempts, hangs = [], asyncio.Event()
 

@@ -236,14 +236,26 @@ async def test_a_run_that_kills_its_walker_three_times_fails_and_names_the_step(
 
 
 async def test_deaths_at_other_steps_do_not_add_up(workshop):
-    mine, other = frozen_pair()
-    _, run = await left_behind(workshop, mine)
-    other.advance(16)
-    replies = [{"calls": [{"name": "wait", "arguments": {}}]}, "the end"]
-    async with workshop.open(replies, clock=other, tools=[wait]) as second:
-        resumed = await second.runs.resume(run.id)
-        assert resumed.deaths == 1
-        assert (await second.runs.wait(run.id)).status == "completed"
+    """Every process gets one call further before it is gone."""
+    _, run = await left_behind(workshop, FrozenClock())
+    reached = asyncio.Queue()
+
+    async def never() -> str:
+        reached.put_nowait(None)
+        await asyncio.Event().wait()
+        return "never"
+
+    never.__name__ = "wait"
+    lives = 4
+    replies = [{"calls": [{"name": "wait", "arguments": {}}]}] * (lives + 1) + ["the end"]
+    for life in range(1, lives + 1):
+        clock = FrozenClock(elapsed_s=16 * life)
+        resumed = await workshop.open(replies, clock=clock, tools=[never]).runs.resume(run.id)
+        assert (resumed.deaths, resumed.fence) == (1, life + 1)
+        await reached.get()
+    last = workshop.open(replies, clock=FrozenClock(elapsed_s=100), tools=[wait])
+    assert (await last.runs.resume(run.id)).deaths == 1
+    assert (await last.runs.wait(run.id, timeout_s=10)).output == "the end"
 
 
 async def test_a_run_that_is_being_cancelled_by_a_dead_walker_ends_cancelled(workshop):
@@ -320,8 +332,7 @@ async def test_a_walker_that_was_declared_dead_takes_no_runs(workshop):
 
 async def test_a_walker_that_was_declared_dead_takes_over_nothing(workshop):
     """It may not know yet; a run that is queued, or that another one left, is not its any more."""
-    mine, other = frozen_pair()
-    scene, left = await left_behind(workshop, mine)
+    scene, left = await left_behind(workshop, FrozenClock())
     thread = await scene.treadle.threads.create(messages=[{"role": "user", "content": "Hello"}])
     store = SqliteStore(workshop.path)
     (dead,) = await store.walkers()

@@ -197,6 +197,22 @@ async def test_a_run_that_waits_too_long_for_its_client_expires_when_it_goes_on(
     assert (await scene.runs.wait(run.id)).status == "expired"
 
 
+async def test_a_run_that_waits_for_its_client_expires_though_nobody_walks_it(workshop):
+    clock = FrozenClock()
+    script = [{"calls": [{"name": "ask", "arguments": {}, "id": "a"}]}, "ok"]
+    scene = await workshop.start(script, tools=[FunctionTool(name="ask", parameters={})], clock=clock)
+    run = await scene.run(ttl="1m")
+    clock.advance(59)
+    await scene.treadle.recover()
+    assert (await scene.runs.get(run.id)).status == "requires_action"
+    clock.advance(2)
+    await scene.treadle.recover()
+    assert (await scene.runs.get(run.id)).status == "expired"
+    assert "not executed" in (await scene.results())[0]
+    await scene.say("again")
+    assert (await scene.run()).output == "ok"
+
+
 async def test_the_projects_default_gives_a_run_its_lifetime(workshop):
     (workshop.folder / "treadle.yaml").write_text("kind: project\ndefaults: {run_ttl: 10m}\n")
     scene = await workshop.start(["ok", "ok"])

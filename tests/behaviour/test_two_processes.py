@@ -117,6 +117,26 @@ async def test_a_run_of_another_process_is_cancelled_and_stops_at_its_next_check
     assert "outcome unknown" in (await scene.results())[0]
 
 
+async def test_a_cancel_by_another_process_interrupts_the_call_that_is_under_way(workshop):
+    begun, interrupted = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            interrupted.set()
+        return "never"
+
+    scene = await workshop.start([{"calls": [{"name": "wait", "arguments": {}}]}], tools=[wait])
+    run = await scene.create()
+    await begun.wait()
+    other = workshop.open()
+    assert (await other.runs.cancel(run.id)).status == "cancelling"
+    assert (await other.runs.wait(run.id, timeout_s=10)).status == "cancelled"
+    assert interrupted.is_set()
+
+
 async def test_a_run_that_was_taken_over_is_not_written_to_by_its_old_walker(workshop):
     """A walker that was held up, while its run was given away, changes nothing when it goes on."""
     begun, go = asyncio.Event(), asyncio.Event()
