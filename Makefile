@@ -8,6 +8,7 @@
 #   make bench    measure, against a hand-written floor in the same process
 #   make crash    kill processes at every point until SECONDS are over, and look at what is left
 #   make guarantees   run the short tiers of what tests the promises, and write the figures into docs/guarantees.md
+#   make defects  make each of a list of deliberate mistakes in a copy, and show which check catches it
 #   make clean    remove what the others made
 
 VENV ?= .venv
@@ -29,7 +30,7 @@ JOBS ?= 0
 SEEDS ?= 1000
 FIRST ?= 1
 
-.PHONY: demo test check format simulate bench crash guarantees clean python
+.PHONY: demo test check format simulate bench crash defects guarantees clean python
 
 demo: $(VENV)/.installed
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
@@ -65,6 +66,9 @@ crash: $(VENV)/.installed-dev
 
 guarantees: $(VENV)/.installed-dev
 	$(BIN)/python -m treadle.testing.guarantees --write
+
+defects: $(VENV)/.installed-dev
+	$(BIN)/python tests/seeded_defects/run.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
