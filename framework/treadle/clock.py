@@ -1,6 +1,7 @@
 """Time, from one place: everything that asks for the time asks a `Clock`.
 
-Nothing but displayed times may depend on the wall clock; order and leases never do.
+Order and leases never depend on the wall clock. What has to outlive the machine's present life does: displayed
+times, when a run or a question expires, and how long a client's key is remembered.
 """
 
 from __future__ import annotations

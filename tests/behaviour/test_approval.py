@@ -326,3 +326,12 @@ async def test_a_person_who_is_asked_may_say_what_became_of_it(workshop):
     assert (await treadle.runs.wait(run.id)).status == "completed"
     assert made == [1]
     assert "it was sent at noon" in (await results(treadle, run))[0]
+
+
+async def test_a_step_shows_the_arguments_that_ran(workshop):
+    treadle, run, _, _ = await waiting(workshop, {"amount": 50, "to": "Ann"})
+    await treadle.runs.approve(run.id, arguments={"amount": 20, "to": "Ann"})
+    ended = await treadle.runs.wait(run.id)
+    step = next(s for s in await treadle.runs.steps(run.id) if s.kind == "tool_call")
+    (call,) = (await treadle.runs.detail(ended, step)).calls
+    assert json.loads(call.arguments) == {"amount": 20, "to": "Ann"}

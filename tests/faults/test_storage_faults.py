@@ -121,6 +121,11 @@ async def test_an_error_names_the_file_and_the_way_out_and_the_next_call_succeed
     for nth in (1, 2, 3):
         door.seen, door.fault = 0, Fault(error, nth)
         thread = a_thread()
+        if nth == 1 and error in ("busy", "busy-snapshot"):
+            # Nothing was begun: the lock is waited for.
+            await store.insert("default", thread)
+            assert door.fired
+            continue
         with pytest.raises(StoreError) as failure:
             await store.insert("default", thread)
         assert str(tmp_path / "store.db") in failure.value.message
@@ -309,6 +314,7 @@ async def test_a_run_that_is_not_accepted_leaves_its_thread_free(tmp_path):
     shop = Shop(tmp_path, ["first", "second"])
     await shop.start()
     await shop.treadle.runs.settle()
+    await shop.treadle.keeper.stop()  # Its sweeps would meet the fault first.
     for nth in count(1):
         await shop.treadle.messages.create(shop.thread.id, content=f"turn {nth}")
         shop.fail("io", nth)

@@ -2,7 +2,7 @@
 
 Rules
 
-1. Whoever has the store open makes the moves that need no agent: expired, cancelled, failed for good.
+1. Whoever has the store open makes the moves that need no agent: expired and cancelled.
 2. A run is walked only by a process that was told to walk every run, or that knows this one by name; and only
    where everything that the run needs can be had here.
 3. Every write repeats what it was decided by: a walker is buried if its heart has not beaten since, a run is

@@ -203,7 +203,7 @@ class Runs:
     def _prepare(self, run: Run, agent: Agent, graph: StepGraph) -> Prepared:
         """Plan a run; runs of one agent that change nothing of it share a plan."""
         prepared = Prepared(graph, self._treadle.plan(run, agent), start(graph))
-        if run.overrides is _NOTHING and not _is_templated(agent.spec):
+        if run.overrides == _NOTHING and not _is_templated(agent.spec):
             self._shared[agent.tenant, agent.id, agent.version] = prepared
         return prepared
 
@@ -218,7 +218,10 @@ class Runs:
         if known is not None and run.overrides == _NOTHING:
             return known
         agent = await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
-        graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
+        graph, _ = self._graphs.get(key, (None, ()))
+        if graph is None or graph.digest != run.graph:
+            graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
+            self._graphs[key] = (graph, ())
         return self._prepare(run, agent, graph)
 
     def walk(self, run: Run, prepared: Prepared | None) -> None:
@@ -440,6 +443,8 @@ class Runs:
         """Give what a step says beside its journal's row, read from the thread."""
         if step.kind == "tool_call" and step.reply_seq is not None and step.call_index is not None:
             call = (await self._row(run, step.reply_seq)).tool_calls[step.call_index]
+            if step.decision is not None and step.decision.arguments is not None:
+                call = call.model_copy(update={"arguments": step.decision.arguments})
             output = (await self._row(run, step.message_seq)).text if step.message_seq else None
             return StepDetail((call,), output)
         if step.message_seq is None:

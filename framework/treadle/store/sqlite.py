@@ -75,6 +75,11 @@ FILE_BYTES = 1024 * 1024
 SLOW_COMMIT_S = 0.003
 """Above this a group is written on the thread: streams would stall otherwise."""
 BUSY_MS = 10_000
+"""How long another process's lock is waited for."""
+IMPATIENT_MS = 50
+"""How much of that on the event loop; the rest is waited on the thread, so that everything else goes on."""
+CONTENDED_S = 1.0
+"""How long the thread is used after somebody else held the lock."""
 CHECKPOINT_PAGES = {"full": 1000, "normal": 4000}
 """Pages of the log between two checkpoints, by durability.
 
@@ -141,6 +146,7 @@ class SqliteStore:
         self._scheduled = False
         self._writing = False
         self._commit_s = 0.0
+        self._contended_until = 0.0
         self._pool: ThreadPoolExecutor | None = None
         # In the order in which they came, as a set of them would not be.
         self._news: dict[asyncio.Event, None] = {}
@@ -177,13 +183,11 @@ class SqliteStore:
     async def _write(self, work: Callable[[], R]) -> R:
         """Run the work in a transaction and return when it is durable."""
         self._check_open()
-        if (
-            len(self._walked) <= 1
-            and not self._queue
-            and not self._writing
-            and self._commit_s < SLOW_COMMIT_S
-        ):
-            return self._transact(work)
+        if len(self._walked) <= 1 and not self._queue and not self._writing and not self._is_slow:
+            try:
+                return self._transact(work)
+            except _Locked:
+                self._contended_until = self._timer() + CONTENDED_S
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._queue.append((work, future))
@@ -209,7 +213,12 @@ class SqliteStore:
     def _begin(self) -> None:
         if self._is_stuck:
             self._get_unstuck()
-        self._cursor.execute("BEGIN IMMEDIATE")
+        try:
+            self._cursor.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError as e:
+            if self._path is None or self._writing:
+                raise
+            raise _Locked from e
 
     def _end(self) -> None:
         """Commit; an error that arrives although the commit is kept goes to the log alone.
@@ -278,6 +287,8 @@ class SqliteStore:
 
     def _open_writer(self) -> Connection:
         writer = self._connect()
+        if self._path is not None:
+            writer.set_busy_timeout(IMPATIENT_MS)
         writer.set_wal_hook(self._on_kept)
         if self._path is not None:
             paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
@@ -291,14 +302,19 @@ class SqliteStore:
         self._queue = []
         if not group:
             return
-        if self._commit_s < SLOW_COMMIT_S or self._path is None:
-            self._settle(group, self._write_group(group))
-            return
+        if not self._is_slow or self._path is None:
+            try:
+                results = self._write_group(group)
+            except _Locked:
+                self._contended_until = self._timer() + CONTENDED_S
+            else:
+                self._settle(group, results)
+                return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="treadle-store")
         self._writing = True
         loop = asyncio.get_running_loop()
-        written = loop.run_in_executor(self._pool, self._write_group, group)
+        written = loop.run_in_executor(self._pool, self._write_patiently, group)
 
         def after(done: asyncio.Future[list[Any]]) -> None:
             self._writing = False
@@ -309,6 +325,19 @@ class SqliteStore:
 
         written.add_done_callback(after)
 
+    @property
+    def _is_slow(self) -> bool:
+        """Tell whether to write on the thread: the disk is slow, or somebody else holds the lock."""
+        return self._commit_s >= SLOW_COMMIT_S or self._timer() < self._contended_until
+
+    def _write_patiently(self, group: Sequence[tuple[Work, asyncio.Future[Any]]]) -> list[Any]:
+        """Write a group as `_write_group`, waiting for whoever holds the lock."""
+        self._writer.set_busy_timeout(BUSY_MS)
+        try:
+            return self._write_group(group)
+        finally:
+            self._writer.set_busy_timeout(IMPATIENT_MS)
+
     def _write_group(self, group: Sequence[tuple[Work, asyncio.Future[Any]]]) -> list[Any]:
         """Write a group in one transaction and give each one's result or exception."""
         results: list[Any] = []
@@ -317,6 +346,8 @@ class SqliteStore:
             for work, _ in group:
                 results.append(self._write_one(work) if len(group) > 1 else work())
             self._end()
+        except _Locked:
+            raise
         except BaseException as e:  # noqa: BLE001 - every waiter is told, whatever happened
             self._roll_back()
             if isinstance(e, StatementError) and len(group) > 1:
@@ -1272,6 +1303,10 @@ class SqliteStore:
             logger.warning(
                 "%s: its log stays beside it, to be copied when it is next opened: %s", self._name, e
             )
+
+
+class _Locked(Exception):
+    """Somebody else holds the lock: what was to be written waits for it on the thread."""
 
 
 def _id_of(record: Stored) -> str:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import stat
 import threading
+import time
 
 import apsw
 import pytest
@@ -404,4 +405,22 @@ async def test_texts_with_nul_are_kept_whole_where_they_come_from_within(tmp_pat
     thread = a_thread()
     await store.insert("default", thread, a_message(thread, "a\x00b"))
     assert [r.text for r in await store.rows("default", thread.id)] == ["a\x00b"]
+    await store.close()
+
+
+async def test_a_lock_that_another_process_holds_stops_nothing_but_what_waits_for_it(tmp_path):
+    store = SqliteStore(tmp_path / "store.db")
+    other = apsw.Connection(str(tmp_path / "store.db"))
+    other.execute("BEGIN IMMEDIATE")
+    writing = asyncio.ensure_future(store.insert("default", a_thread()))
+    longest, last = 0.0, time.monotonic()
+    for _ in range(40):
+        await asyncio.sleep(0.01)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    assert not writing.done()
+    assert longest < 0.35
+    other.execute("COMMIT")
+    other.close()
+    (kept,) = await asyncio.wait_for(writing, 15)
+    assert (await store.get(Thread, "default", kept.id)).id == kept.id
     await store.close()
