@@ -56,6 +56,28 @@ async def test_readers_who_join_at_any_time_get_every_event_once(workshop):
         assert events[-1].name == "thread.run.completed"
 
 
+@pytest.mark.parametrize("page", [1, 2, 3])
+async def test_readers_who_read_what_is_published_meanwhile_from_the_store_get_it_once(
+    workshop, monkeypatch, page
+):
+    monkeypatch.setattr("treadle.service.runs.PAGE", page)
+    scene = await workshop.start(SCRIPT, tools=[step])
+    run = await scene.create()
+
+    async def read_slowly():
+        events = []
+        async with aclosing(scene.runs.follow(run.id)) as given:
+            async for event in given:
+                events.append(event)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+        return events
+
+    for events in await asyncio.gather(*(read_slowly() for _ in range(3))):
+        assert committed(events) == list(range(1, len(committed(events)) + 1))
+        assert events[-1].name == "thread.run.completed"
+
+
 async def test_the_deltas_make_up_the_text_for_whoever_was_there(workshop):
     scene = await workshop.start(SCRIPT, tools=[step])
     events = await read(scene.runs.stream(scene.thread_id, agent=scene.agent))

@@ -37,6 +37,15 @@ def test_with_durability_normal_a_power_loss_leaves_a_store_of_an_earlier_time(t
     assert all(image.least == 0 for image in images)
 
 
+@pytest.mark.parametrize(("durability", "level"), [("full", 2), ("normal", 1)])
+async def test_commits_after_a_walker_was_let_go_wait_for_the_disk_as_before(tmp_path, durability, level):
+    """Letting go alone need not survive a power loss."""
+    store = SqliteStore(tmp_path / "store.db", durability=durability)
+    await store.retire("nobody")
+    assert store._writer.pragma("synchronous") == level
+    await store.close()
+
+
 def test_every_way_to_lose_power_is_tried_at_every_sync(tmp_path):
     power = record(tmp_path / "store.db")
     images = [*power.images(Chance("1"))]

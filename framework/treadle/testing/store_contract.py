@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from treadle import lifecycle
-from treadle.errors import Conflict, LeaseLost, NotFound, StateError, StoreError, ThreadBusy
+from treadle.errors import Conflict, LeaseLost, NotFound, Repeated, StateError, StoreError, ThreadBusy
 from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message, TextPart, ToolCall
@@ -26,7 +26,7 @@ from treadle.objects.run import PendingCall, Run, RunError, RunOverrides, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
-from treadle.store.base import Blob, Checkpoint, Committed, Graph, Order, Store
+from treadle.store.base import Blob, Checkpoint, Committed, Graph, Order, Request, Store
 
 _S = TypeVar("_S", bound="StoreContract")
 _N = TypeVar("_N", Agent, Thread, Message, Run)
@@ -345,6 +345,26 @@ class StoreContract:
             await store.graph(TENANT, a_graph().digest)
         await store.insert(TENANT, thread)
 
+    @on_a_store
+    async def test_a_key_stands_for_one_request(self, store: Store) -> None:
+        """Asked again it gives what it gave, also to who had not seen it yet; anything else is refused, and nothing kept."""
+        first, second, foreign = a_thread(), a_thread(), a_thread(tenant="elsewhere")
+        request = Request("key", "digest", 1)
+        await store.asked(TENANT, request)
+        await store.insert(TENANT, first, request=request)
+        for ask in (store.asked(TENANT, request), store.insert(TENANT, second, request=request)):
+            with pytest.raises(Repeated) as repeated:
+                await ask
+            assert repeated.value.object_id == first.id
+        other = request._replace(digest="another")
+        for ask in (store.asked(TENANT, other), store.insert(TENANT, second, request=other)):
+            with pytest.raises(Conflict, match="something else") as refused:
+                await ask
+            assert not isinstance(refused.value, Repeated)
+        with pytest.raises(NotFound):
+            await store.get(Thread, TENANT, second.id)
+        await store.insert("elsewhere", foreign, request=request)
+
     # -- lists -----------------------------------------------------------------------------------------------
 
     @on_a_store
@@ -560,6 +580,30 @@ class StoreContract:
             with pytest.raises((Conflict, StateError)):
                 await walked.commit(**checkpoint | part)
             assert await walked.everything() == before
+
+    @on_a_store
+    async def test_a_failing_checkpoint_spares_what_is_committed_beside_it(self, store: Store) -> None:
+        """Nothing of it is kept, although a part of it was written before it failed."""
+        walked, *others = [await Walked.begin(store) for _ in range(4)]
+        await walked.ask()
+        before = await walked.everything()
+        broken: dict[str, Any] = {
+            "steps": [a_step(walked.run, 1)],
+            "messages": [walked.result(3), walked.result(9)],
+        }
+        done = await asyncio.gather(
+            others[0].commit(steps=[a_step(others[0].run, 0)]),
+            walked.commit(**broken),
+            others[1].commit(steps=[a_step(others[1].run, 0)]),
+            walked.commit(**broken),
+            others[2].commit(steps=[a_step(others[2].run, 0)]),
+            return_exceptions=True,
+        )
+        assert [isinstance(d, Conflict) for d in done] == [False, True, False, True, False]
+        assert await walked.everything() == before
+        for other in others:
+            assert [s.n for s in await store.steps(TENANT, other.run.id)] == [0]
+        await walked.commit(messages=[walked.result(3)], steps=[a_step(walked.run, 1, message_seq=3)])
 
     @on_a_store
     async def test_whoever_does_not_hold_the_run_changes_nothing(self, store: Store) -> None:
