@@ -22,7 +22,9 @@ def test_every_variable_is_read() -> None:
             "TREADLE_LEASE_S": "20",
         }
     )
-    assert read == Settings(store="sqlite:///x.db", tenant="acme", durability="normal", model="offline", lease_s=20)
+    assert read == Settings(
+        store="sqlite:///x.db", tenant="acme", durability="normal", model="offline", lease_s=20
+    )
     assert {name.removeprefix("TREADLE_").lower() for name in VARIABLES} == set(Settings.__slots__)
 
 
