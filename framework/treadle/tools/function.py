@@ -6,8 +6,9 @@ Hazard: `bind` imports code. It is called when a run starts, never while a docum
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from treadle.errors import ConfigurationError
@@ -63,7 +64,9 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
     if spec.effect == "transactional":
         passed = (*(name for name in passed if name != "tx"), "tx")
     try:
-        description, derived, convert = describe(function, hidden=tuple(passed))
+        # Runs that share no plan share this at least: it takes longer than everything else that is done for a run.
+        made = _described if isinstance(function, Hashable) else describe
+        description, derived, convert = made(function, hidden=tuple(passed))
     except ConfigurationError:
         if spec.parameters is None:
             raise
@@ -242,6 +245,9 @@ def describe(
         return {names[key]: getattr(value, key) for key in value.model_fields_set}
 
     return summary, cleaned, convert
+
+
+_described = lru_cache(maxsize=256)(describe)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
