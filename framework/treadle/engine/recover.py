@@ -30,6 +30,9 @@ SWEEP_S = 1.0
 """The longest time between two sweeps."""
 PACE_S = 0.05
 """The shortest."""
+SHARE = 0.1
+"""The share of its time that a process spends on looking at most; what it finds to do is no part of it."""
+PAGE = 500
 BROKEN_S = 5.0
 """After this a run that this process holds and does not walk counts as left."""
 UNABLE_S = 30.0
@@ -85,6 +88,7 @@ class Keeper:
         self._idle: dict[str, tuple[int, float]] = {}
         self._tidied_s = clock.monotonic()
         self._looked_s = clock.monotonic()
+        self._spent_s = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -123,7 +127,7 @@ class Keeper:
         if not self._walks_all:
             await self._rest()
         while True:
-            began = self._clock.monotonic()
+            self._spent_s = 0.0
             try:
                 await self.sweep()
             except StoreError as e:
@@ -132,7 +136,7 @@ class Keeper:
                 # Whatever broke it: without sweeps nothing would be recovered any more.
                 logger.exception("a sweep broke")
             # A process that was stopped in the middle of a sweep must not rest for it.
-            await asyncio.sleep(min(SWEEP_S, max(PACE_S, 10 * (self._clock.monotonic() - began))))
+            await asyncio.sleep(min(SWEEP_S, max(PACE_S, self._spent_s / SHARE)))
             await self._rest()
 
     async def _rest(self) -> None:
@@ -154,22 +158,15 @@ class Keeper:
 
         Errors: StoreError.
         """
+        began_s = self._clock.monotonic()
         swept = Swept(buried=await self.bury())
         now_s = self._clock.monotonic()
+        self._spent_s += now_s - began_s
         held = now_s - self._looked_s >= BROKEN_S
         if held:
             self._looked_s = now_s
         after = 0
-        while True:
-            page = await self._store.due(
-                self._lease.id,
-                now_ms=self._clock.now_ms(),
-                after=after,
-                held=held,
-                walkable=self._may_walk(),
-            )
-            if not page:
-                break
+        while page := await self._look(after, held=held):
             after = page[-1].no
             outcomes = await asyncio.gather(
                 *(self._settle(due, swept) for due in page), return_exceptions=True
@@ -177,10 +174,21 @@ class Keeper:
             for failed in outcomes:
                 if isinstance(failed, BaseException):
                     raise failed
+            if len(page) < PAGE:
+                break
         if now_s - self._tidied_s >= TIDY_S or swept.buried:
             self._tidied_s = now_s
             await self._store.tidy(asked_before_ms=self._clock.now_ms() - KEEP_REQUESTS_MS)
         return swept
+
+    async def _look(self, after: int, *, held: bool) -> list[Due]:
+        """Give the next runs that need somebody."""
+        began_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        page = await self._store.due(
+            self._lease.id, now_ms=now_ms, after=after, limit=PAGE, held=held, walkable=self._may_walk()
+        )
+        self._spent_s += self._clock.monotonic() - began_s
+        return page
 
     async def is_freed(self, tenant: str, thread_id: str) -> bool:
         """End the run that a thread is busy with, if its time is over or its cancel was left; tell whether that freed it.

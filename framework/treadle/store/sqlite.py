@@ -243,6 +243,8 @@ class SqliteStore:
         if pages >= CHECKPOINT_PAGES[self._durability]:
             try:
                 connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except apsw.BusyError:
+                pass  # Somebody else copies it.
             except apsw.Error as e:
                 logger.warning("%s: its log could not be copied into it, and grows: %s", self._name, e)
         return apsw.SQLITE_OK
