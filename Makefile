@@ -6,6 +6,7 @@
 #   make format   put the sources into the house's format
 #   make simulate SEEDS=n   worlds from n seeds: several processes, faults, a nemesis; FIRST=k begins at seed k
 #   make bench    measure, against a hand-written floor in the same process
+#   make bench-recovery   measure recovery, cancel and drain, with processes that are killed
 #   make crash    kill processes at every point until SECONDS are over, and look at what is left
 #   make guarantees   run the short tiers of what tests the promises, and write the figures into docs/guarantees.md
 #   make defects  make each of a list of deliberate mistakes in a copy, and show which check catches it
@@ -24,13 +25,13 @@ BIN := $(VENV)/bin
 SOURCES := framework tests examples
 
 # How many processes run the tests; 0 is this one.
-JOBS ?= 0
+JOBS ?= 2
 
 # How many worlds are simulated, and the first of them.
 SEEDS ?= 1000
 FIRST ?= 1
 
-.PHONY: demo test check format simulate bench crash defects guarantees clean python
+.PHONY: demo test check format simulate bench bench-recovery crash defects guarantees clean python
 
 demo: $(VENV)/.installed
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
@@ -57,6 +58,9 @@ simulate: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-recovery: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/recovery.py
 
 # How long the crashes go on.
 SECONDS ?= 3600
