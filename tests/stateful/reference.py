@@ -14,6 +14,9 @@ from typing import Any, Literal, NamedTuple
 Text = str | tuple[str, ...]
 """What a row says: exactly that, or one of these somewhere in it."""
 
+Asked = tuple[str, str, Mapping[str, Any]]
+"""What was asked for under a key: a noun, the thread, and the rest."""
+
 ACTIVE = ("queued", "in_progress", "requires_action", "cancelling")
 MOST_DEATHS = 3
 
@@ -50,7 +53,7 @@ class Row:
     call: int | None = None
     group: int = 0
     id: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass
@@ -86,7 +89,7 @@ class Run:
     ended_steps: int = 0
     deaths: int = 0
     stalled: int | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def is_active(self) -> bool:
@@ -111,7 +114,7 @@ class Run:
 @dataclass
 class Thread:
     id: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rows: list[Row] = field(default_factory=list)
     line: list[Row | Run] = field(default_factory=list)
     active: str | None = None
@@ -123,7 +126,7 @@ class Reference:
     def __init__(self) -> None:
         self.threads: dict[str, Thread] = {}
         self.runs: dict[str, Run] = {}
-        self.keys: dict[str, tuple[object, str]] = {}
+        self.keys: dict[str, tuple[Asked, str]] = {}
         self.now_ms = 0
         self._groups = 0
 

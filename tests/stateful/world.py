@@ -356,7 +356,10 @@ class World:
         self._version = version
         self.commits += 1
         before = self._runs
-        self._runs = {row[0]: RunView(*row[1:7], bool(row[7])) for row in self._connection.execute(_RUNS)}
+        self._runs = {
+            no: RunView(id_, thread, status, rev, fence, walker, bool(in_line))
+            for no, id_, thread, status, rev, fence, walker, in_line in self._connection.execute(_RUNS)
+        }
         for no, old in before.items():
             if no not in self._runs and old.id not in self.deleted:
                 self.problems.append(f"run {old.id} is gone")
