@@ -370,8 +370,9 @@ async def test_a_walker_that_lost_its_run_leaves_a_cancel_to_the_one_that_walks_
 
     mine.advance(6)
     await scene.runs.settle()
-    assert (await third.runs.get(run.id)).status == "cancelling"
+    left = await third.runs.get(run.id)
     go.set()
+    assert left.status == "cancelling"
     assert (await third.runs.wait(run.id, timeout_s=10)).status == "cancelled"
     assert all("outcome unknown" in result for result in await scene.results())
 

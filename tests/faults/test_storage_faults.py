@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from functools import partial
 from itertools import count
 
 import pytest
@@ -232,6 +233,25 @@ async def test_a_walk_writes_a_checkpoint_again_where_storage_failed_for_a_momen
     assert (await shop.next_turn()).output == "next"
     await shop.treadle.close()
     assert check(shop.path) == []
+
+
+async def test_whichever_statement_of_a_walk_fails_for_a_moment_its_events_count_on(tmp_path):
+    """The commit itself, too: what an undone checkpoint counted is forgotten with it."""
+    for nth in count(1):
+        (folder := tmp_path / str(nth)).mkdir()
+        shop = Shop(folder, [PAY, "done", "next"])
+        shop.on_pay = partial(shop.fail, "io", nth)
+        run = await shop.start()
+        run = await shop.treadle.runs.wait(run.id, timeout_s=20)
+        shop.door.lift()
+        assert (run.status, run.output, shop.paid) == ("completed", "done", 1)
+        events = await shop.treadle.store.events("default", run.id)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        await shop.treadle.close()
+        assert check(shop.path) == []
+        if not shop.door.fired:
+            break
+    assert nth > 10
 
 
 @pytest.mark.parametrize("error", ["full", "io"])
