@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def say(name: str, value: float, unit: str, most: float | None = None) -> None:
 
 
 @contextmanager
-def store() -> Iterator[Path]:
+def store() -> Generator[Path]:
     path = Path(tempfile.mkdtemp(prefix="treadle-bench-", dir=Path(__file__).parent))
     try:
         yield path / "treadle.db"

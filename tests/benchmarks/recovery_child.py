@@ -18,7 +18,7 @@ from typing import Any
 from treadle.objects.agent import Agent, AgentSpec, Limits, ModelSpec
 from treadle.objects.message import ToolCall
 from treadle.objects.run import Usage
-from treadle.objects.tool import FunctionTool
+from treadle.objects.tool import Effect, FunctionTool
 from treadle.providers.base import Emit, ModelReply, ModelRequest
 from treadle.service import Treadle
 from treadle.settings import Settings
@@ -87,7 +87,7 @@ class Child:
         self.workload = workload
         self.ids: dict[int, str] = {}
 
-    async def agent(self, effect: str) -> Agent:
+    async def agent(self, effect: Effect) -> Agent:
         tool = FunctionTool(name="work", runs="server", effect=effect, parameters=PARAMETERS)
         spec = AgentSpec(
             name="bench",
@@ -97,7 +97,7 @@ class Child:
         )
         return await self.treadle.agents.create(spec)
 
-    async def start(self, runs: int, effect: str = "pure") -> dict[str, Any]:
+    async def start(self, runs: int, effect: Effect = "pure") -> dict[str, Any]:
         """Start runs, and wait until each was dispatched or stands where it hangs."""
         agent = await self.agent(effect)
 
@@ -177,7 +177,10 @@ async def serve(child: Child) -> None:
     while True:
         line = asyncio.create_task(reader.readline())
         await asyncio.wait({line, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        name, given = ("close", {}) if stopping.done() or not line.result() else json.loads(line.result())
+        asked: tuple[str, dict[str, Any]] = ("close", {})
+        if not stopping.done() and line.result():
+            asked = json.loads(line.result())
+        name, given = asked
         answer = await getattr(child, name)(**given)
         print(json.dumps(answer), flush=True)
         if name == "close":
