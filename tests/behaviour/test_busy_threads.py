@@ -187,6 +187,36 @@ async def test_the_same_key_gives_the_same_run(workshop):
     assert len(await scene.runs.list()) == 1
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"additional_messages": [{"content": "b"}]},
+        {"additional_messages": []},
+        {"metadata": {"a": "2"}},
+        {"inputs": {"name": "Bea"}},
+        {"ttl": "2m"},
+        {"on_busy": "reject"},
+        {"temperature": 0.5},
+        {"thread_id": None},
+        {"agent": "another"},
+    ],
+)
+async def test_a_key_stands_for_all_that_was_asked(workshop, other):
+    scene = await workshop.start(["ok"], inputs={"name": {"type": "string", "default": "Ada"}})
+    another = await scene.treadle.agents.create(model="scripted", inputs=scene.agent.spec.inputs)
+    asked = {
+        "thread_id": scene.thread_id, "agent": scene.agent.id, "additional_messages": [{"content": "a"}],
+        "metadata": {"a": "1"}, "inputs": {"name": "Ada"}, "ttl": "1m", "on_busy": "queue", "temperature": 0.1,
+    }  # fmt: skip
+    first = await scene.runs.create(**asked, key="k")
+    assert (await scene.runs.create(**asked, key="k")).id == first.id
+    changed = other if "agent" not in other else {"agent": another.id}
+    with pytest.raises(Conflict, match="something else"):
+        await scene.runs.create(**(asked | changed), key="k")
+    await scene.runs.wait(first.id)
+    assert len(await scene.runs.list()) == 1
+
+
 async def test_a_key_that_failed_was_not_used(workshop):
     scene, run, gate = await busy(workshop)
     with pytest.raises(ThreadBusy):

@@ -17,6 +17,7 @@ from itertools import count
 import pytest
 
 from treadle.errors import StoreError
+from treadle.objects.run import Run
 from treadle.objects.thread import Thread
 from treadle.objects.tool import FunctionTool
 from treadle.service import Treadle
@@ -184,15 +185,14 @@ async def test_what_could_not_be_undone_is_never_read_and_never_kept(tmp_path, i
 class Shop:
     """A treadle over a store whose storage can be made to fail."""
 
-    def __init__(self, tmp_path, script, *, tools=()):
+    def __init__(self, tmp_path, script, *, tools=(), store=SqliteStore):
         self.path = tmp_path / "store.db"
         self.door = FaultDoor()
         self.paid = 0
         self.on_pay = lambda: None
         self.tools = tools
-        store = SqliteStore(self.path, opener=self.door.open)
         self.treadle = Treadle(
-            store,
+            store(self.path, opener=self.door.open),
             tools=[self.pay],
             providers={"scripted": ScriptedProvider(script)},
             clock=FrozenClock(),
@@ -214,6 +214,13 @@ class Shop:
         self.thread = await self.treadle.threads.create(messages=[{"content": "Hello"}])
         return await self.treadle.runs.create(self.thread.id, agent=self.agent)
 
+    async def after_a_while(self, run):
+        """Let time pass, and give the run as it is then."""
+        for _ in range(3):
+            self.treadle.clock.advance(6)
+            await self.treadle.recover()
+        return await self.treadle.runs.wait(run.id, timeout_s=20)
+
     async def next_turn(self):
         await self.treadle.messages.create(self.thread.id, content="And now?")
         run = await self.treadle.runs.create(self.thread.id, agent=self.agent)
@@ -233,6 +240,39 @@ async def test_a_walk_writes_a_checkpoint_again_where_storage_failed_for_a_momen
     assert (await shop.next_turn()).output == "next"
     await shop.treadle.close()
     assert check(shop.path) == []
+
+
+async def test_a_run_whose_walk_broke_is_taken_up_again_once_the_store_is_well(tmp_path):
+    shop = Shop(tmp_path, [PAY, "done", "next"])
+    shop.on_pay = lambda: shop.fail("full", lasting=True)
+    run = await shop.start()
+    with pytest.raises(StoreError):
+        await shop.treadle.runs.wait(run.id, timeout_s=20)
+    shop.door.lift()
+    assert (await shop.after_a_while(run)).output == "done"
+    assert shop.paid == 1
+    await shop.treadle.close()
+    assert check(shop.path) == []
+
+
+class Unsure(SqliteStore):
+    """A store that keeps a run and then does not know whether it did."""
+
+    async def insert(self, tenant, *records, **options):
+        stored = await super().insert(tenant, *records, **options)
+        if isinstance(records[-1], Run):
+            raise StoreError("nobody answered", retryable=True)
+        return stored
+
+
+async def test_a_run_that_was_accepted_without_an_answer_is_walked_all_the_same(tmp_path):
+    shop = Shop(tmp_path, ["done"], store=Unsure)
+    with pytest.raises(StoreError, match="nobody answered"):
+        await shop.start()
+    (run,) = await shop.treadle.runs.list()
+    assert run.status == "in_progress"
+    assert (await shop.after_a_while(run)).output == "done"
+    await shop.treadle.close()
 
 
 async def test_whichever_statement_of_a_walk_fails_for_a_moment_its_events_count_on(tmp_path):

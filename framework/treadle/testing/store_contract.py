@@ -582,6 +582,18 @@ class StoreContract:
             assert await walked.everything() == before
 
     @on_a_store
+    async def test_what_a_walker_lets_go_is_free_at_once(self, store: Store) -> None:
+        """Somebody else has its run, and its old fence writes nothing any more."""
+        walked = await Walked.begin(store)
+        with pytest.raises(LeaseLost):
+            await store.claim(TENANT, walked.run.id, Walker("next"), now_ms=1)
+        await store.retire("w")
+        claimed = await store.claim(TENANT, walked.run.id, Walker("next"), now_ms=1)
+        assert (claimed.run.walker, claimed.run.fence) == ("next", walked.run.fence + 1)
+        with pytest.raises(LeaseLost):
+            await walked.commit(steps=[a_step(walked.run, 0)])
+
+    @on_a_store
     async def test_a_failing_checkpoint_spares_what_is_committed_beside_it(self, store: Store) -> None:
         """Nothing of it is kept, although a part of it was written before it failed."""
         walked, *others = [await Walked.begin(store) for _ in range(4)]
