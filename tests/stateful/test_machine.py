@@ -419,7 +419,16 @@ class Machine(RuleBasedStateMachine):
             self.ref.end(run, "cancelled", by_others=True)
         else:
             run.status = "cancelling"
+            self.answer_late(run)
         counted["cancelled"] += 1
+
+    def answer_late(self, run: Run) -> None:
+        """Answer a walk that does not know yet that its run is being cancelled."""
+        self.all_is_as_it_must_be()
+        for gate in self.world.open_gates(is_model=False):
+            if gate.run_id == run.id and run.status == "cancelling":
+                self.open(gate, "too late", lambda _: None)
+                counted["too late"] += 1
 
     @precondition(lambda self: self.awake and self.ref.runs)
     @rule(pick=picks, which=picks)
