@@ -175,14 +175,14 @@ def drain(runs: int = 1_000) -> None:
         first = Process(path, "--delay", "0.05", "--turns", "1000000")
         first.ask("start", runs=runs, effect="once")
         time.sleep(1)
-        second = Process(path, "--walk", "--delay", "0.05", "--turns", "0")
+        second = Process(path, "--walk", "--delay", "30", "--turns", "0")
         first.send(signal.SIGTERM)
         ended = first.hear()
         first.wait()
+        claimed = second.ask("claimed", runs=runs)["at"]
         found = second.ask("until", runs=runs)
         later = second.ask("dispatched")["dispatched"]
-        second.ask("close")
-        second.wait()
+        second.kill()
         calls = Counter((n, i) for n, i, kind, _ in [*ended["dispatched"], *later] if kind == "tool")
         twice = sum(count > 1 for count in calls.values())
         parked, lost = asyncio.run(_parked(path))
@@ -190,7 +190,8 @@ def drain(runs: int = 1_000) -> None:
         say("  runs that were not parked", runs - parked, "", 0)
         say("  calls of a once tool dispatched twice", twice, "", 0)
         say("  calls whose outcome is unknown", lost, "", 0)
-        say("  all taken over by another process, after it closed", found["last"] - ended["ended"], "s", 1)
+        say("  all claimed by another process, after it closed", claimed - ended["ended"], "s", 1)
+        say("  all going on there", found["last"] - ended["ended"], "s")
 
 
 async def _parked(path: Path) -> tuple[int, int]:

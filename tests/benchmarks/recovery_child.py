@@ -121,6 +121,12 @@ class Child:
             first.setdefault(n, at)
         return {"first": min(first.values()), "last": max(first.values()), "runs": len(first)}
 
+    async def claimed(self, runs: int) -> dict[str, Any]:
+        """Wait until so many runs are walked here; give when that was seen."""
+        while self.treadle.executor.walking < runs:
+            await asyncio.sleep(0.005)
+        return {"at": now()}
+
     async def cancel(self, ids: dict[str, str], pause_s: float) -> dict[str, Any]:
         """Cancel runs, one after the other begins; give when each was asked for, accepted and seen cancelled."""
         times: dict[str, tuple[float, float, float]] = {}
