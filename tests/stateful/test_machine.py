@@ -34,7 +34,7 @@ from .world import Following, Gate, Process, World, declare, outcome, reply
 
 SEED = os.environ.get("TREADLE_STATEFUL_SEED")
 SHRINKS = "TREADLE_STATEFUL_SHRINK" in os.environ
-EXAMPLES = int(os.environ.get("TREADLE_STATEFUL_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("TREADLE_STATEFUL_EXAMPLES", "120"))
 STEPS = int(os.environ.get("TREADLE_STATEFUL_STEPS", "40"))
 
 TOOLS = {tool.name: tool for tool in (
