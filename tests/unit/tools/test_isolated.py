@@ -452,7 +452,7 @@ def call():
 def program(project, tmp_path, rest, function, arguments):
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM + textwrap.dedent(rest), project.module, function, repr(arguments)],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
