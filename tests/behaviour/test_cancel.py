@@ -456,7 +456,7 @@ async def test_only_a_queued_run_can_be_resumed(workshop):
         await scene.runs.resume("run_nothing")
 
 
-async def test_the_retries_of_a_parked_call_count_on(workshop):
+async def test_a_run_that_was_parked_before_it_began_is_walked_by_whoever_resumes_it(workshop):
     scene = await workshop.start(["x"])
     run = await scene.create()
     await scene.treadle.close()
