@@ -128,3 +128,24 @@ async def test_who_walks_nothing_is_told_only_of_what_needs_no_walk(workshop, le
     await second.recover()
     statuses = [(await second.runs.get(id_)).status for id_ in (queued, left, over)]
     assert statuses == ["queued", "in_progress", "expired"]
+
+
+async def test_what_others_write_while_a_process_pauses_between_sweeps_is_seen(workshop, leave, monkeypatch):
+    monkeypatch.setattr(recover, "SWEEP_S", 3600.0)
+    monkeypatch.setattr(recover, "PACE_S", 0.5)
+    swept = asyncio.Event()
+    sweep = recover.Keeper.sweep
+
+    async def told(keeper):
+        found = await sweep(keeper)
+        swept.set()
+        return found
+
+    monkeypatch.setattr(recover.Keeper, "sweep", told)
+    first, (id_,) = await leave(1)
+    second = workshop.open(script([]), clock=FrozenClock())
+    while not swept.is_set():
+        await second.threads.create()
+        await asyncio.sleep(0.01)
+    await second.runs.cancel(id_)
+    assert (await first.runs.wait(id_, timeout_s=20)).status == "cancelled"

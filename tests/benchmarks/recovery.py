@@ -136,37 +136,39 @@ def restart(times: int = 15) -> None:
 
 
 def cancel(runs: int = 1_000, cancelled: int = 200) -> None:
-    """Cancel some of many active runs, in their process and from another one."""
-    with store() as path:
-        walker = Process(path, "--delay", "0.05", "--turns", "1000000")
-        ids = walker.ask("start", runs=runs + 2 * cancelled)["ids"]
-        other = Process(path)
-        names = list(ids)
-        first, second = names[::2][:cancelled], names[1::2][:cancelled]
-        began = time.monotonic()
-        here = walker.ask("cancel", ids={n: ids[n] for n in first}, pause_s=0.01)["times"]
-        there = other.ask("cancel", ids={n: ids[n] for n in second}, pause_s=0.01)["times"]
-        took = time.monotonic() - began
-        dispatched = walker.ask("dispatched")["dispatched"]
-        last: dict[str, float] = {}
-        for n, _, _, at in dispatched:
-            last[str(n)] = max(at, last.get(str(n), 0.0))
-        rate = sum(at >= began for *_, at in dispatched) / took
-        say(f"{runs} active runs, 50 ms a call: dispatches meanwhile", rate, "1/s")
-        for where, times in (("in the walking process", here), ("from another process", there)):
-            late = [max(0.0, last[n] - accepted) for n, (_, accepted, _) in times.items()]
-            seen = [visible - accepted for _, accepted, visible in times.values()]
-            asked = [accepted - asked for asked, accepted, _ in times.values()]
-            say(
-                f"cancel {where}: last new dispatch after it was accepted, p99",
-                percentile(late, 0.99),
-                "s",
-                1,
-            )
-            say("  cancelled and seen to be, after it was accepted, p99", percentile(seen, 0.99), "s", 2)
-            say("  accepted, after it was asked for, p99", percentile(asked, 0.99), "s")
-        walker.kill()
-        other.kill()
+    """Cancel some of many active runs, in their process and from another one: runs that wait, and runs that hurry."""
+    for said, options in (("all waiting", ["--hang-at", "0"]), ("50 ms a call", ["--delay", "0.05"])):
+        with store() as path:
+            walker = Process(path, "--turns", "1000000", *options)
+            ids = walker.ask("start", runs=runs + 2 * cancelled)["ids"]
+            other = Process(path)
+            names = list(ids)
+            first, second = names[::2][:cancelled], names[1::2][:cancelled]
+            began = time.monotonic()
+            here = walker.ask("cancel", ids={n: ids[n] for n in first}, pause_s=0.01)["times"]
+            there = other.ask("cancel", ids={n: ids[n] for n in second}, pause_s=0.01)["times"]
+            took = time.monotonic() - began
+            dispatched = walker.ask("dispatched")["dispatched"]
+            rate = sum(at >= began for *_, at in dispatched) / took
+            say(f"{runs} active runs, {said}: dispatches meanwhile", rate, "1/s")
+            _say_cancels("in the walking process", here, dispatched)
+            _say_cancels("from another process", there, dispatched)
+            walker.kill()
+            other.kill()
+
+
+def _say_cancels(
+    where: str, times: dict[str, list[float]], dispatched: list[tuple[int, int, str, float]]
+) -> None:
+    last: dict[str, float] = {}
+    for n, _, _, at in dispatched:
+        last[str(n)] = max(at, last.get(str(n), 0.0))
+    late = [max(0.0, last[n] - accepted) for n, (_, accepted, _) in times.items()]
+    seen = [visible - accepted for _, accepted, visible in times.values()]
+    asked = [accepted - asked for asked, accepted, _ in times.values()]
+    say(f"cancel {where}: last new dispatch after it was accepted, p99", percentile(late, 0.99), "s", 1)
+    say("  cancelled and seen to be, after it was accepted, p99", percentile(seen, 0.99), "s", 2)
+    say("  accepted, after it was asked for, p99", percentile(asked, 0.99), "s")
 
 
 def drain(runs: int = 1_000) -> None:

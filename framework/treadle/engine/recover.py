@@ -125,30 +125,42 @@ class Keeper:
 
     async def _run(self) -> None:
         if not self._walks_all:
-            await self._rest()
+            await self._rest(self._listen())
         while True:
-            self._spent_s = 0.0
+            # Before it looks: what others write from then on is news, be it written during the sweep or the pause.
+            news = self._listen()
+            await asyncio.sleep(0)
             try:
-                await self.sweep()
-            except StoreError as e:
-                logger.warning("a sweep was given up: %s", e.message)
-            except Exception:
-                # Whatever broke it: without sweeps nothing would be recovered any more.
-                logger.exception("a sweep broke")
-            # A process that was stopped in the middle of a sweep must not rest for it.
-            await asyncio.sleep(min(SWEEP_S, max(PACE_S, self._spent_s / SHARE)))
-            await self._rest()
+                await self._sweep_and_pause()
+                await self._rest(news)
+            finally:
+                news.cancel()
 
-    async def _rest(self) -> None:
-        """Wait until somebody else has written, it is time, or a run's turn has come."""
-        changed = asyncio.ensure_future(self._store.changed(SWEEP_S, elsewhere=True))
+    async def _sweep_and_pause(self) -> None:
+        self._spent_s = 0.0
+        try:
+            await self.sweep()
+        except StoreError as e:
+            logger.warning("a sweep was given up: %s", e.message)
+        except Exception:
+            # Whatever broke it: without sweeps nothing would be recovered any more.
+            logger.exception("a sweep broke")
+        # A process that was stopped in the middle of a sweep must not rest for it.
+        await asyncio.sleep(min(SWEEP_S, max(PACE_S, self._spent_s / SHARE)))
+
+    def _listen(self) -> asyncio.Future[None]:
+        """Give what is done when somebody else has written since it began, or it is time."""
+        return asyncio.ensure_future(self._store.changed(SWEEP_S, elsewhere=True))
+
+    async def _rest(self, news: asyncio.Future[None]) -> None:
+        """Wait for news, or until a run's turn has come."""
         woken = asyncio.ensure_future(self._wake.wait())
         try:
-            await asyncio.wait({changed, woken}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({news, woken}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            changed.cancel()
+            news.cancel()
             woken.cancel()
-            await asyncio.gather(changed, woken, return_exceptions=True)
+            await asyncio.gather(news, woken, return_exceptions=True)
         self._wake.clear()
 
     # -- one sweep -------------------------------------------------------------------------------------------

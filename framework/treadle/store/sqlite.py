@@ -1265,8 +1265,9 @@ class SqliteStore:
         finally:
             self._news.pop(news, None)
 
-    def _data_version(self) -> int:
-        return self._ask("data_version")
+    def _data_version(self) -> tuple[int, int]:
+        """Give a mark of what others have written; the marks of two connections do not compare."""
+        return id(self._reading()), self._ask("data_version")
 
     def _ask(self, pragma: str) -> int:
         try:
