@@ -21,6 +21,7 @@ CLOCKS_ALLOWED = {
     "providers/openai.py": "jitter spreads the repeats of requests; nothing is stored and a test hands in its own",
     "providers/azure.py": "jitter, as in openai.py",
     "testing/chance.py": "the seeded randomness of simulations",
+    "store/files.py": "monotonic bounds a wait for another process that opens the same new file; nothing is stored",
     "store/sqlite.py": "perf_counter measures commits, to choose how the next ones are written; nothing is stored",
 }
 """File to the reason why it may read a clock or make randomness itself."""

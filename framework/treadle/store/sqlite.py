@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +34,6 @@ from treadle.errors import (
     StatementError,
     StoreError,
     ThreadBusy,
-    TreadleError,
 )
 from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent
@@ -59,8 +57,17 @@ from treadle.store.base import (
     T,
 )
 from treadle.store.connection import Connection, Cursor, connect
+from treadle.store.files import (
+    close_to_others,
+    make_folder,
+    make_private,
+    place_of_file,
+    sync_folder,
+    use_wal,
+)
 from treadle.store.migrate import migrate, refuse_foreign
 from treadle.store.queries import load
+from treadle.store.translate import RESTORE, translate
 
 logger = logging.getLogger("treadle.store")
 
@@ -126,14 +133,14 @@ class SqliteStore:
         self._sql = load()
         self._name = str(path) if path else ":memory:"
         if path:
-            _make_private(path)
+            make_private(path)
         self._kept = 0
         self._is_stuck = False
         self._places: dict[Path, tuple[int, int]] = {}
         self._look_at = 0.0
         self._writer = self._open_writer()
         if path:
-            _close_to_others(path)
+            close_to_others(path)
         self._reader: Connection | None = None
         self._cursor = self._writer.cursor()
         self._runs: dict[tuple[str, str], tuple[int, int]] = {}
@@ -159,7 +166,7 @@ class SqliteStore:
             connection.set_busy_timeout(BUSY_MS)
             refuse_foreign(connection, name=self._name)
             if self._path:
-                _use_wal(connection)
+                use_wal(connection, wait_ms=BUSY_MS)
             connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES[self._durability])
             connection.pragma("synchronous", (durability or self._durability).upper())
             connection.pragma("temp_store", "MEMORY")
@@ -167,7 +174,7 @@ class SqliteStore:
         except BaseException as e:
             if connection is not None:
                 self._let_go(connection)
-            translated = _translate(e, self._name)
+            translated = translate(e, self._name)
             if translated is not e:
                 raise translated from e
             raise
@@ -203,7 +210,7 @@ class SqliteStore:
             self._end()
         except BaseException as e:
             self._roll_back()
-            translated = _translate(e, self._name)
+            translated = translate(e, self._name)
             if translated is not e:
                 raise translated from e
             raise
@@ -255,7 +262,7 @@ class SqliteStore:
         Errors: StoreError.
         """
         for path, place in self._places.items():
-            if _place(path) != place:
+            if place_of_file(path) != place:
                 raise StoreError(
                     f"{path} was moved, deleted or replaced while it was open",
                     hint="nothing more is written to it; close this process, then open the store again",
@@ -294,7 +301,7 @@ class SqliteStore:
         writer.set_wal_hook(self._on_kept)
         if self._path is not None:
             paths = (self._path, self._path.with_name(f"{self._path.name}-wal"))
-            self._places = {path: _place(path) for path in paths}
+            self._places = {path: place_of_file(path) for path in paths}
         return writer
 
     def _flush(self) -> None:
@@ -355,7 +362,7 @@ class SqliteStore:
             if isinstance(e, StatementError) and len(group) > 1:
                 # A tool's statement rolled the whole transaction back: its neighbours are not to blame.
                 return [self._write_group([piece])[0] for piece in group]
-            return [_translate(e, self._name)] * len(group)
+            return [translate(e, self._name)] * len(group)
         return results
 
     def _write_one(self, work: Work) -> Any:
@@ -371,7 +378,7 @@ class SqliteStore:
             self._enlisted.clear()
             cursor.execute("ROLLBACK TO piece")
             cursor.execute("RELEASE piece")
-            return _translate(e, self._name)
+            return translate(e, self._name)
         cursor.execute("RELEASE piece")
         return result
 
@@ -400,7 +407,7 @@ class SqliteStore:
         try:
             return cursor.execute(self._sql[query], values).fetchone()
         except apsw.Error as e:
-            raise _translate(e, self._name) from e
+            raise translate(e, self._name) from e
 
     def _thread_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> int:
         row = self._one(cursor, "number_of_thread", (tenant, id_))
@@ -666,7 +673,7 @@ class SqliteStore:
                 connection.execute(self._sql["beat_of_walker"], (until_ms, walker_id))
                 return connection.changes() == 1
             except apsw.Error as e:
-                raise _translate(e, self._name) from e
+                raise translate(e, self._name) from e
 
     async def walkers(self) -> list[Walker]:
         """Give every walker that the store knows."""
@@ -705,7 +712,7 @@ class SqliteStore:
                 self._writer.pragma("synchronous", self._durability.upper())
                 self._is_stuck = is_stuck
         except apsw.Error as e:
-            raise _translate(e, self._name) from e
+            raise translate(e, self._name) from e
 
     async def due(
         self,
@@ -786,7 +793,7 @@ class SqliteStore:
             return
         try:
             for folder in (target.parents[2], target.parents[1], target.parent):
-                _make_folder(folder)
+                make_folder(folder)
             part = target.with_name(f"{blob.digest}.{os.getpid()}.{threading.get_ident()}.part")
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -794,7 +801,7 @@ class SqliteStore:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         except OSError as e:
             raise StoreError(
                 f"cannot keep a file of {len(blob.content)} bytes beside {self._name}: {e}"
@@ -814,9 +821,9 @@ class SqliteStore:
             try:
                 content = self._file_of(tenant, digest).read_bytes()
             except OSError as e:
-                raise StoreError(f"the file of blob {digest} cannot be read: {e}", hint=_RESTORE) from e
+                raise StoreError(f"the file of blob {digest} cannot be read: {e}", hint=RESTORE) from e
         if hashlib.sha256(content).hexdigest() != digest:
-            raise StoreError(f"blob {digest} of {self._name} is not what was kept", hint=_RESTORE)
+            raise StoreError(f"blob {digest} of {self._name} is not what was kept", hint=RESTORE)
         return content
 
     # -- read ------------------------------------------------------------------------------------------------
@@ -830,7 +837,7 @@ class SqliteStore:
         try:
             return self._reading().execute(self._sql[query], values).fetchall()
         except (apsw.Error, UnicodeDecodeError) as e:
-            raise _translate(e, self._name) from e
+            raise translate(e, self._name) from e
 
     def _check_open(self) -> None:
         if self._closed:
@@ -1273,7 +1280,7 @@ class SqliteStore:
         try:
             return cast("int", self._reading().pragma(pragma))
         except apsw.Error as e:
-            raise _translate(e, self._name) from e
+            raise translate(e, self._name) from e
 
     def status(self) -> StoreStatus:
         """Tell how the store is."""
@@ -1337,147 +1344,3 @@ def _trim(numbers: dict[tuple[str, str], Any], most: int = 50_000) -> None:
     if len(numbers) > most:
         for key in [key for key, _ in zip(numbers, range(most // 2), strict=False)]:
             del numbers[key]
-
-
-def _make_private(path: Path) -> None:
-    """Make the folder and the file, where they are missing, for this user only.
-
-    Errors: StoreError when that is not possible.
-    """
-    try:
-        _make_folder(path.parent)
-        if not path.exists():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        elif path.is_dir():
-            raise StoreError(f"the store {path} is a folder", hint="name a file")
-    except OSError as e:
-        raise StoreError(
-            f"cannot open the store {path}: {e.strerror or e}", hint="name another with --store"
-        ) from e
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder for this user only, where it is missing, so that it is there after a power loss, too."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for folder in missing:
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return  # One may make files in it and not look into it: then it cannot be synced.
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _place(path: Path) -> tuple[int, int]:
-    """Give which file a path leads to, zeros where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_dev, found.st_ino
-
-
-def _close_to_others(path: Path) -> None:
-    """Take an existing store of this user away from everybody else; called once it is known to be a store."""
-    found = path.stat()
-    if found.st_mode & (stat.S_IWOTH | stat.S_IROTH) and found.st_uid == os.getuid():
-        path.chmod(0o600)
-
-
-def _use_wal(connection: Connection) -> None:
-    """Turn write-ahead logging on; where others open the same new file, they are waited for.
-
-    Hazard: SQLite does not wait by itself for the lock that changing the journal mode takes.
-    """
-    end = time.monotonic() + BUSY_MS / 1000
-    while True:
-        try:
-            connection.pragma("journal_mode", "WAL")
-        except apsw.BusyError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            return
-
-
-_TRIGGERS: dict[str, Callable[[str], TreadleError]] = {
-    "busy": ThreadBusy,
-    "gap": Conflict,
-    "unpaired": Conflict,
-    "status": StateError,
-    "revision": StateError,
-    "whole": StateError,
-    "frozen": Conflict,
-}
-
-
-_RESTORE = "run: treadle db check; then restore it from a backup"
-
-_FAILURES: tuple[tuple[tuple[type[apsw.Error], ...], str, bool, str], ...] = (
-    (
-        (apsw.BusyError, apsw.LockedError),
-        "is locked by another process",
-        True,
-        "try again; if it lasts, look for a backup or a shell that holds the file",
-    ),
-    ((apsw.FullError,), "cannot grow: the disk is full", False, "make room; nothing was half-written"),
-    ((apsw.ReadOnlyError,), "is read-only", False, "change the file's permissions, or name another store"),
-    (
-        (apsw.NotADBError, apsw.CorruptError),
-        "is not a sound SQLite file: …",
-        False,
-        _RESTORE,
-    ),
-    (
-        (apsw.IOError,),
-        "cannot be read or written: …",
-        True,
-        "try again; if it goes on, look at the disk and at the system's log",
-    ),
-    (
-        (apsw.CantOpenError,),
-        "cannot be opened: …",
-        True,
-        "look whether its folder is there and writable, and how many files this process has open",
-    ),
-    ((apsw.NoMemError,), "met a lack of memory", True, "free memory, or walk fewer runs at once"),
-)
-"""What the library's errors are told as: classes, text (… is the library's own), whether to try again, what to do."""
-
-
-def _translate(error: BaseException, name: str) -> BaseException:
-    """Turn the library's error, or that of a value which no column can hold, into ours; others stay."""
-    text = str(error)
-    if isinstance(error, UnicodeDecodeError):
-        error = apsw.CorruptError(text)
-    if isinstance(error, (UnicodeError, ValueError, TypeError, OverflowError)):
-        return StateError(
-            f"a value cannot be stored: {text[:200]}", hint="store texts, numbers and plain JSON"
-        )
-    if not isinstance(error, apsw.Error):
-        return error
-    if isinstance(error, apsw.ConstraintError):
-        _, found, rest = text.partition("treadle:")
-        if found:
-            kind, _, message = rest.partition(" ")
-            return _TRIGGERS[kind](message)
-        if "runs.tenant, runs.thread" in text or "runs_active" in text:
-            return ThreadBusy("the thread has an active run")
-        if "agents.tenant, agents.name" in text or "agents_named" in text:
-            return Conflict("an agent of that name exists")
-        if "messages.pos" in text:
-            return Conflict("another writer appended to the thread")
-        return Conflict(f"the store refused a row: {text}")
-    for kinds, said, retryable, hint in _FAILURES:
-        if isinstance(error, kinds):
-            message = f"{name} {said}".replace("…", text or type(error).__name__)
-            return StoreError(message, retryable=retryable, hint=hint)
-    return StoreError(f"{name}: {text}", hint="try again; if it goes on, run: treadle db check")
