@@ -38,7 +38,7 @@ from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
 from treadle.steps.model_call import thread_tokens
 from treadle.steps.tool_call import refused, result_row, unsettled
-from treadle.store.base import Blob, Checkpoint, Committed, Store
+from treadle.store.base import Blob, Checkpoint, Committed, Statement, Store
 from treadle.text import clean, utf8_bytes
 from treadle.tools.gate import digest, failure
 
@@ -336,7 +336,8 @@ class Executor:
                 done.append((step, prepared))
             else:
                 intents.append((step, prepared))
-        await self._commit_intents(walk, [s for s, i in intents if i.effect == "once"])
+        if once := [s for s, i in intents if i.effect == "once"]:
+            await self._commit_intents(walk, once)
         if len(intents) <= 1:
             for step, intent in intents:
                 done.append((step, await self._perform(walk, step, intent)))
@@ -494,8 +495,6 @@ class Executor:
 
     async def _commit_intents(self, walk: _Walk, started: Sequence[_Started]) -> None:
         """Commit that calls are about to be dispatched, before they are."""
-        if not started:
-            return
         steps = [_step(walk, s, Effects(status="in_progress", edge="dispatched"), None) for s in started]
         await self._commit(walk, Checkpoint(walk.run, steps=steps))
         for step in steps:
@@ -520,12 +519,16 @@ class Executor:
         messages: list[Message] = []
         events: list[Event] = []
         blobs: list[Blob] = []
+        statements: list[Statement] = []
         ends: End | None = None
         error: RunError | None = None
         state = walk.state
+        is_followed = self._stream.is_followed(walk.run.id)
         todo = list(done)
         while todo:
             started, effects = todo.pop(0)
+            if effects.statements:
+                statements += effects.statements
             row = effects.message
             if row is not None:
                 if row.seq != walk.window.next_seq + len(messages):
@@ -554,7 +557,6 @@ class Executor:
         walk.state = state
         if ends is None and state.is_finished:
             ends = ("completed", None)
-        statements = [s for _, effects in done for s in effects.statements]
         draft = Checkpoint(
             walk.run,
             messages=messages,
@@ -562,12 +564,12 @@ class Executor:
             events=events,
             blobs=blobs,
             statements=statements,
-            is_followed=self._stream.is_followed(walk.run.id),
+            is_followed=is_followed,
         )
         if ends is None:
             await self._commit(walk, draft)
             self._take(walk, messages)
-            if self._stream.is_followed(walk.run.id):
+            if is_followed:
                 await asyncio.sleep(0)
             return False
         status, reason = ends

@@ -1207,7 +1207,7 @@ class SqliteStore:
             events.append(event._replace(seq=last))
         self._last[no] = (run.rev, last)
         promoted: str | None = None
-        if is_terminal(run.status):
+        if cp.status is not None and is_terminal(run.status):
             events.append(rows.final_event(run, last + 1))
             if cp.run.in_line:
                 self._cursor.execute(self._sql["leave_line"], (no,))
