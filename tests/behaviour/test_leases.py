@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -22,6 +23,9 @@ from treadle.testing.fakes import FrozenClock
 def short_grace(monkeypatch):
     """Do not wait long, at the end of a test, for tools that never end."""
     monkeypatch.setattr("treadle.service.GRACE_S", 0.05)
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 
 async def until(condition, seconds=10.0):
@@ -161,11 +165,15 @@ async def test_the_times_of_another_boot_are_not_compared(workshop):
     assert run.walker == walker.id
 
 
-async def test_a_walker_whose_process_is_gone_need_not_be_waited_for(workshop):
+@pytest.mark.parametrize("is_reaped", [True, pytest.param(False, marks=LINUX)])
+async def test_a_walker_whose_process_is_gone_need_not_be_waited_for(workshop, is_reaped):
+    """Nor one whose parent has not yet asked how it ended."""
     mine, other = frozen_pair()
     _, run = await left_behind(workshop, mine)
     gone = subprocess.Popen(["true"])
-    gone.wait()
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
+    if is_reaped:
+        gone.wait()
     store = SqliteStore(workshop.path)
     store._writer.execute("UPDATE walkers SET pid = ?", (gone.pid,))
     await store.close()
@@ -174,6 +182,7 @@ async def test_a_walker_whose_process_is_gone_need_not_be_waited_for(workshop):
     second = workshop.open(["the end"], clock=other, tools=[wait])
     await second.runs.resume(run.id)
     assert (await second.runs.wait(run.id)).output == "the end"
+    gone.wait()
 
 
 async def test_a_process_that_walks_every_run_takes_what_was_left_and_what_is_queued(workshop):

@@ -159,7 +159,16 @@ def _is_gone(walker: Walker) -> bool:
         return True
     except OSError:
         return False
-    return False
+    return _is_unreaped(walker.pid)
+
+
+def _is_unreaped(pid: int) -> bool:
+    """Tell whether a process has ended and only its parent has not asked how; False where nobody can tell."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[:1] == ["Z"]
 
 
 @cache
