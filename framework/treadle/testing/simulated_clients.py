@@ -278,10 +278,11 @@ class Clients:
         if "key" not in fields:
             return answer
         for _ in range(5):
-            if answer.outcome != "unknown" or not self._up():
+            if answer.outcome != "unknown" or not self._up() or self.keys_may_be_forgotten:
                 break
             answer = await self._ask(f"{what} again", work)
-        if answer.outcome == "ok" and answer.value is not None and self._up() and self._chance.happens(0.3):
+        is_asked_twice = self._chance.happens(0.3) and not self.keys_may_be_forgotten
+        if answer.outcome == "ok" and answer.value is not None and self._up() and is_asked_twice:
             second = await self._ask(f"{what} twice", work)
             if second.outcome == "refused" or (second.outcome == "ok" and second.value.id != answer.value.id):
                 if self.keys_may_be_forgotten:
