@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from treadle.cli import exit as codes
 from treadle.cli import invoke
 from treadle.store.check import check
-from treadle.testing.chat_server import Call, ChatServer, Reply, Turn
+from treadle.testing.chat_server import Call, ChatServer, Reply
 
 PATIENCE_S = 30.0
 Captured = pytest.CaptureFixture[str]
@@ -89,22 +89,6 @@ def ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tools.py").write_text(TOOLS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Give a function that starts a chat server with a script and makes it the default endpoint."""
-    started: list[ChatServer] = []
-
-    def start(*turns: Turn) -> ChatServer:
-        started.append(ChatServer(turns).start())
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 def delete(days: object = 90, id_: str = "call_1") -> Call:

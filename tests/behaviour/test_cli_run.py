@@ -6,14 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from treadle.cli import exit as codes
 from treadle.cli import invoke
-from treadle.testing.chat_server import Call, ChatServer, Raw, Reply, Turn, chunk, error_reply, sse
+from treadle.testing.chat_server import Call, ChatServer, Raw, Reply, chunk, error_reply, sse
 
 TREADLE = [sys.executable, "-m", "treadle"]
 QUESTION = "What's the weather in Paris, in Fahrenheit?"
@@ -76,23 +76,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / f"{name}.agent.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Give a function that starts a chat server with a script and makes it the default endpoint."""
-    started: list[ChatServer] = []
-
-    def start(*turns: Turn) -> ChatServer:
-        server = ChatServer(turns).start()
-        started.append(server)
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-        return server
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 def normal(text: str) -> str:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +16,7 @@ import pytest
 from treadle.cli import exit as codes
 from treadle.cli import invoke
 from treadle.store.check import check
-from treadle.testing.chat_server import Call, ChatServer, Raw, Reply, Turn, chunk, sse
+from treadle.testing.chat_server import Call, ChatServer, Raw, Reply, chunk, sse
 
 PATIENCE_S = 30
 Captured = pytest.CaptureFixture[str]
@@ -115,22 +115,6 @@ def porter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         os.mkfifo(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Give a function that starts a chat server with a script and makes it the default endpoint."""
-    started: list[ChatServer] = []
-
-    def start(*turns: Turn) -> ChatServer:
-        started.append(ChatServer(turns).start())
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 class Running:

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from treadle.cli import exit as codes
 from treadle.cli import invoke
-from treadle.testing.chat_server import Call, ChatServer, Reply, Turn, error_reply
+from treadle.testing.chat_server import Call, ChatServer, Reply, error_reply
 
 PATIENCE_S = 30
 Captured = pytest.CaptureFixture[str]
@@ -62,22 +62,6 @@ def porter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         os.mkfifo(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Give a function that starts a chat server with a script and makes it the default endpoint."""
-    started: list[ChatServer] = []
-
-    def start(*turns: Turn) -> ChatServer:
-        started.append(ChatServer(turns).start())
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 class Running:

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -148,21 +148,6 @@ def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels.agent.yaml").write_text(CLIENT)
     return tmp_path
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ChatServer]]:
-    started: list[ChatServer] = []
-
-    def start(*turns: Raw | Reply) -> ChatServer:
-        started.append(ChatServer(turns).start())
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "a-key")
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 def normal(row: str) -> str:
