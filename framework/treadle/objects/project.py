@@ -44,6 +44,54 @@ class ProjectDefaults(Record):
     )
 
 
+class ServeLimits(Record):
+    """What one request, and all of them together, may ask of the server."""
+
+    body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="Bytes of a JSON body.")
+    message_chars: int = Field(default=1_500_000, ge=1, description="Characters of a message.")
+    instructions_chars: int = Field(default=256_000, ge=1, description="Characters of instructions.")
+    tools: int = Field(default=128, ge=0, description="Tools of an agent.")
+    run_tools: int = Field(default=20, ge=0, description="Tools that a run puts in place of its agent's.")
+    thread_messages: int = Field(default=100_000, ge=1, description="Rows of a thread.")
+    file_bytes: int = Field(default=512 * 1024 * 1024, ge=1, description="Bytes of a file.")
+    total_file_bytes: int = Field(
+        default=300 * 1024**3, ge=1, description="Bytes of all files of a tenant together."
+    )
+    vector_store_files: int = Field(default=10_000, ge=1, description="Files of a vector store.")
+    batch_files: int = Field(default=500, ge=1, description="Files of one request.")
+    requests: int = Field(default=4096, ge=1, description="Requests that are answered at once.")
+    active_runs: int = Field(default=4096, ge=1, description="Runs that this process walks at once.")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="Requests of one key.")
+    runs_per_minute: int | None = Field(default=None, ge=1, description="Runs that one key may begin.")
+
+
+class ServeSpec(Record):
+    """How `treadle serve` answers."""
+
+    host: str = Field(default="127.0.0.1", description="The address that it listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port; 0 takes a free one.")
+    allow_hosts: tuple[str, ...] = Field(
+        default=(), description="Names by which it may be called, beside those of this machine's loopback."
+    )
+    allow_origins: tuple[str, ...] = Field(
+        default=(), description="Web pages that may change something: https://app.example."
+    )
+    run_ttl: Duration = Field(
+        default="10m", description="When a run expires, counted from its creation; 0s means never."
+    )
+    on_disconnect: Literal["continue", "cancel"] = Field(
+        default="continue", description="What becomes of a run whose reader went away."
+    )
+    unavailable_tools: Literal["reject", "accept"] = Field(
+        default="reject",
+        description="Whether an agent may name tools that nothing here can run; its runs fail then.",
+    )
+    deduplicate_retries: bool = Field(
+        default=True, description="Whether a client's own repeats of a request count once."
+    )
+    limits: ServeLimits = Field(default_factory=ServeLimits, description="What may be asked.")
+
+
 class ProjectSpec(Record):
     """The document `treadle.yaml`."""
 
@@ -60,6 +108,7 @@ class ProjectSpec(Record):
     )
     templates: tuple[str, ...] = Field(default=(), description="Folders that templates include from.")
     defaults: ProjectDefaults = Field(default_factory=ProjectDefaults)
+    serve: ServeSpec = Field(default_factory=ServeSpec, description="How the HTTP server answers.")
     extensions: dict[str, Any] = Field(default_factory=dict, description="The document's x- keys, untouched.")
 
 

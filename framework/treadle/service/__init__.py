@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -34,6 +35,8 @@ from treadle.store import open_store
 from treadle.store.base import Store
 from treadle.tools.base import Binding
 
+MOST_VIEWS = 1000
+"""Tenants whose verbs are kept ready."""
 GRACE_S = 5.0
 """How long a closing process lets its walks come to their next checkpoint."""
 
@@ -95,12 +98,27 @@ class Treadle:
             clock=self.clock,
             prepare=self.runs.prepare,
             walk=self.runs.walk,
-            decide=self.runs.decide_late,
+            decide=lambda run: self.scoped(run.tenant).runs.decide_late(run),
             walks_all=walk,
         )
         self.executor.on_promoted = self.keeper.promoted
+        self.is_exact = False
+        self._views: dict[str, Treadle] = {}
         self._walks_all = walk
         self._is_closed = False
+
+    def scoped(self, tenant: str) -> Treadle:
+        """Give the same verbs on another tenant, by whole ids only; what it opened is shared, and is this one's to close."""
+        view = self._views.get(tenant)
+        if view is None:
+            view = copy.copy(self)
+            view.tenant, view.is_exact = tenant, True
+            view.agents, view.threads, view.messages = Agents(view), Threads(view), Messages(view)
+            view.runs = Runs(view, beside=self.runs)
+            if len(self._views) >= MOST_VIEWS:
+                del self._views[next(iter(self._views))]
+            self._views[tenant] = view
+        return view
 
     def _open(self, store: str | Store | None) -> Store:
         if store is not None and not isinstance(store, str):

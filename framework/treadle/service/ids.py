@@ -24,6 +24,8 @@ async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:
 
     Errors: NotFound when nothing or more than one thing begins like that.
     """
+    if treadle.is_exact:
+        return given
     noun = cls.__name__.lower()
     if given == "@last":
         newest = await treadle.store.list(cls, treadle.tenant, limit=1)

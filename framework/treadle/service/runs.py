@@ -73,13 +73,15 @@ class StepDetail:
 class Runs:
     """Create, watch and steer runs."""
 
-    def __init__(self, treadle: Treadle) -> None:
-        """Take the composition root."""
+    def __init__(self, treadle: Treadle, *, beside: Runs | None = None) -> None:
+        """Take the composition root; the runs that others of the process walk are known to those beside them."""
         self._treadle = treadle
-        self._walks: dict[str, asyncio.Task[Run]] = {}
-        self._broken: dict[str, BaseException] = {}
-        self._shared: dict[tuple[str, str, int], Prepared] = {}
-        self._graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = {}
+        self._walks: dict[str, asyncio.Task[Run]] = beside._walks if beside else {}
+        self._broken: dict[str, BaseException] = beside._broken if beside else {}
+        self._shared: dict[tuple[str, str, int], Prepared] = beside._shared if beside else {}
+        self._graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = (
+            beside._graphs if beside else {}
+        )
 
     # -- making ----------------------------------------------------------------------------------------------
 
