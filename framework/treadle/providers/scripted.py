@@ -1,7 +1,8 @@
 """A provider that answers from a list: for tests, load tests and examples that show one certain course.
 
-The list is given in Python, or, in a document, as `replies` among the model's extra options. It invents
-nothing: where the list ends, or an entry has another form, the call fails and says which entry it was.
+The list is given in Python, or, in a document, as `replies` among the model's extra options, where `delay` (``50ms``)
+says how long each of them takes. It invents nothing: where the list ends, or an entry has another form, the call
+fails and says which entry it was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from treadle.errors import ContextLengthError, ProviderError
 from treadle.objects.message import ToolCall
+from treadle.objects.record import parse_duration
 from treadle.objects.run import Usage
 from treadle.providers.base import (
     Emit,
@@ -84,8 +86,9 @@ class ScriptedProvider:
             self.requests.append(request)
         # Invariant: the entry is taken before the wait, so that concurrent calls get them in calling order.
         entry, place = self._next(request)
-        if self._delay_s > 0:
-            await asyncio.sleep(self._delay_s)
+        delay_s = self._delay_s or _delay_of(request)
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
         if isinstance(entry, ModelReply):
             _emit_whole(entry, emit)
             return entry
@@ -124,6 +127,19 @@ def _from_options(request: ModelRequest) -> tuple[ScriptEntry, str]:
     if index >= len(entries):
         raise _used_up(len(entries), index + 1)
     return entries[index], f"replies[{index}]"
+
+
+def _delay_of(request: ModelRequest) -> float:
+    """Give the seconds that a reply of a document's script takes."""
+    delay: object = request.options.extra.get("delay")
+    if delay is None:
+        return 0.0
+    try:
+        return parse_duration(delay)
+    except ValueError as e:
+        raise ProviderError(
+            f"delay of the script: {e}", hint="options.extra.delay is a time such as 50ms"
+        ) from e
 
 
 def _used_up(count: int, asked: int) -> ProviderError:

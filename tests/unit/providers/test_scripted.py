@@ -1,6 +1,7 @@
 """The scripted model: what each form of an entry gives, and how a script that is wrong says so."""
 
 import asyncio
+import dataclasses
 import json
 import time
 
@@ -191,6 +192,27 @@ def test_a_document_without_replies_is_told_where_to_put_them():
         asyncio.run(ScriptedProvider().call(ask(), lambda delta: None))
 
     assert "options.extra.replies" in caught.value.hint
+
+
+def test_a_document_says_how_long_its_replies_take():
+    options = ModelOptions(extra={"replies": ["Late."], "delay": "40ms"})
+    request = dataclasses.replace(ask(), options=options)
+
+    began = time.monotonic()
+    reply = asyncio.run(ScriptedProvider().call(request, lambda delta: None))
+
+    assert reply.text == "Late."
+    assert time.monotonic() - began >= 0.04
+
+
+@pytest.mark.parametrize("delay", [50, "50", "soon", True])
+def test_a_delay_without_a_unit_is_refused(delay):
+    request = dataclasses.replace(ask(), options=ModelOptions(extra={"replies": ["Late."], "delay": delay}))
+
+    with pytest.raises(ProviderError, match="delay of the script") as caught:
+        asyncio.run(ScriptedProvider().call(request, lambda delta: None))
+
+    assert "50ms" in caught.value.hint
 
 
 def test_a_document_whose_replies_are_used_up_says_so():
