@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, Self, TypeAlias, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -29,6 +31,40 @@ class Record(BaseModel):
         use_attribute_docstrings=False,
         ser_json_inf_nan="constants",
     )
+
+    @classmethod
+    def trusted(cls, values: dict[str, Any]) -> Self:
+        """Give a record of values that were checked before they were kept; nothing is looked at again.
+
+        Shapes: every value is what its field holds, so a nested record is one already, and a sequence a tuple. A field
+        that is left out has its default.
+        """
+        found = cls.__new__(cls)
+        defaults, factories = _defaults_of(cls)
+        kept = defaults | values
+        for name, make in factories:
+            if name not in kept:
+                kept[name] = make()
+        _set(found, "__dict__", kept)
+        _set(found, "__pydantic_fields_set__", set(values))
+        _set(found, "__pydantic_extra__", None)
+        _set(found, "__pydantic_private__", None)
+        return found
+
+
+_set = object.__setattr__
+
+
+@cache
+def _defaults_of(cls: type[Record]) -> tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...]]:
+    """Give the defaults of a record that are values, and what makes the others."""
+    fields = {name: field for name, field in cls.model_fields.items() if not field.is_required()}
+    made = [
+        (name, cast("Callable[[], Any]", f.default_factory))
+        for name, f in fields.items()
+        if f.default_factory
+    ]
+    return {name: f.default for name, f in fields.items() if not f.default_factory}, tuple(made)
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|d|h|m|s))")
