@@ -26,6 +26,7 @@ KINDS = {
     "call": "tool call",
     "vs": "vector store",
     "file": "file",
+    "key": "key",
 }
 
 
@@ -63,6 +64,17 @@ class SortableIds:
         else:
             self._tail += 1
         return f"{prefix}_{_base62(self._ms, 4)}{_base62(self._tail, 8)}"
+
+
+def secret(characters: int) -> str:
+    """Make a text that nobody can guess: that many base-62 characters of the system's randomness.
+
+    Shapes: 43 characters are 256 bits.
+    """
+    pairs = (characters + 1) // 2
+    # A byte a character is two bits more than it holds, so that the remainder is as good as even.
+    chance = int.from_bytes(os.urandom(2 * pairs), "big") % _BASE**pairs
+    return _base62(chance, pairs)[:characters]
 
 
 def derive(prefix: str, parent_id: str, path: str) -> str:

@@ -2,7 +2,8 @@
 
 Rules
 
-1. Every call names a tenant; nothing is found outside of it.
+1. Every call names a tenant; nothing is found outside of it. The one exception is `key`: a key says which tenant
+   its bearer may name.
 2. One call is one transaction: all of its records are kept, or none.
 3. A call returns when its records are durable (as far as the store's durability setting says).
 4. A walker writes by `commit` only, and every commit carries its fence; a stale fence changes nothing and
@@ -20,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
+from treadle.objects.key import Key
 from treadle.objects.message import Message
 from treadle.objects.run import Run
 from treadle.objects.run_step import Step
@@ -329,6 +331,31 @@ class Store(Protocol):
 
         Errors: LeaseLost when fence, status or revision are not what the writer knew; StatementError for a tool's
         statement, which leaves all of the checkpoint unwritten.
+        """
+        ...
+
+    async def add_key(self, key: Key, *, only_first: bool = False) -> bool:
+        """Keep a new key, and tell whether it is kept.
+
+        Shapes: with `only_first` it is kept only where the store never had a key, of any tenant; of several processes
+        that ask for that at once one succeeds.
+
+        Errors: Conflict for a taken id.
+        """
+        ...
+
+    async def key(self, id_: str) -> Key | None:
+        """Give a key of any tenant, revoked or not: the one thing that is asked for before a tenant is known."""
+        ...
+
+    async def keys(self, tenant: str) -> Sequence[Key]:
+        """Give the keys of a tenant, the newest first, those that were revoked among them."""
+        ...
+
+    async def revoke_key(self, tenant: str, id_: str, *, now_ms: int) -> Key:
+        """Let a key open nothing any more, for good, and give it; one that was revoked before stays as it is.
+
+        Errors: NotFound.
         """
         ...
 

@@ -18,6 +18,7 @@ from treadle.ids import mark, place_of, placed
 from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
+from treadle.objects.key import Key
 from treadle.objects.message import Message
 from treadle.objects.run import PendingCall, Run, Usage
 from treadle.objects.run_step import Step
@@ -59,6 +60,16 @@ def agent(tenant: str, row: Row) -> Agent:
         created_ms=row[4],
         spec=AgentSpec.model_validate_json(row[5]),
     )
+
+
+def key_values(record: Key) -> tuple[Any, ...]:
+    """Give the columns of the query `insert_key`."""
+    return record.id, record.tenant, record.name, record.digest, record.created_ms, record.revoked_ms
+
+
+def key(row: Row) -> Key:
+    """Read a key: id, tenant, name, digest, created_ms, revoked_ms."""
+    return Key(id=row[0], tenant=row[1], name=row[2], digest=row[3], created_ms=row[4], revoked_ms=row[5])
 
 
 def thread_body(record: Thread) -> str | None:

@@ -38,6 +38,7 @@ from treadle.errors import (
 from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
+from treadle.objects.key import Key
 from treadle.objects.message import Message
 from treadle.objects.run import Run, RunStatus, Usage
 from treadle.objects.run_step import Step
@@ -1251,6 +1252,40 @@ class SqliteStore:
         return new.model_copy(update=changes), (Event(old.id, "thread.run.in_progress", old.id),)
 
     # -- the rest --------------------------------------------------------------------------------------------
+
+    # -- keys ------------------------------------------------------------------------------------------------
+
+    async def add_key(self, key: Key, *, only_first: bool = False) -> bool:
+        """Keep a new key, and tell whether it is kept: with `only_first` only where there never was one."""
+
+        def work() -> bool:
+            query = "insert_first_key" if only_first else "insert_key"
+            self._cursor.execute(self._sql[query], rows.key_values(key))
+            return self._writer.changes() == 1
+
+        return await self._write(work)
+
+    async def key(self, id_: str) -> Key | None:
+        """Give a key of any tenant, revoked or not."""
+        row = self._read_one("get_key", (id_,))
+        return rows.key(row) if row else None
+
+    async def keys(self, tenant: str) -> Sequence[Key]:
+        """Give the keys of a tenant, the newest first."""
+        return [rows.key(row) for row in self._read("list_keys", (tenant,))]
+
+    async def revoke_key(self, tenant: str, id_: str, *, now_ms: int) -> Key:
+        """Let a key open nothing any more, for good, and give it."""
+
+        def work() -> None:
+            self._cursor.execute(self._sql["revoke_key"], (now_ms, tenant, id_))
+
+        found = await self.key(id_)
+        if found is None or found.tenant != tenant:
+            raise NotFound("key", id_)
+        if not found.is_revoked:
+            await self._write(work)
+        return await self.key(id_) or found
 
     async def changed(self, timeout_s: float, *, elsewhere: bool = False) -> None:
         """Wait until something may have been written, or the time is up; with `elsewhere` only by others."""

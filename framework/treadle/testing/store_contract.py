@@ -21,6 +21,7 @@ from treadle import lifecycle
 from treadle.errors import Conflict, LeaseLost, NotFound, Repeated, StateError, StoreError, ThreadBusy
 from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.event import Event
+from treadle.objects.key import Key, digest_of
 from treadle.objects.message import Message, TextPart, ToolCall
 from treadle.objects.run import PendingCall, Run, RunError, RunOverrides, Usage
 from treadle.objects.run_step import Step
@@ -68,6 +69,12 @@ def a_graph(text: str = '{"name":"g"}') -> Graph:
 def a_thread(*, tenant: str = TENANT) -> Thread:
     """Give a thread."""
     return Thread(id=fresh("thread"), tenant=tenant, created_ms=2, metadata={"k": ["v", 1]})
+
+
+def a_key(*, name: str | None = None, tenant: str = TENANT) -> Key:
+    """Give a key of a secret that nobody knows."""
+    id_ = fresh("key")
+    return Key(id=id_, tenant=tenant, name=name, digest=digest_of(id_), created_ms=4)
 
 
 def a_message(thread: Thread, text: str = "hello", **fields: Any) -> Message:
@@ -364,6 +371,52 @@ class StoreContract:
         with pytest.raises(NotFound):
             await store.get(Thread, TENANT, second.id)
         await store.insert("elsewhere", foreign, request=request)
+
+    # -- keys ------------------------------------------------------------------------------------------------
+
+    @on_a_store
+    async def test_a_key_is_found_before_its_tenant_is_known(self, store: Store) -> None:
+        """And listed in its own tenant only, the newest first."""
+        first, second = a_key(name="first"), a_key()
+        foreign = a_key(tenant="elsewhere")
+        for key in (first, second, foreign):
+            assert await store.add_key(key)
+            assert await store.key(key.id) == key
+        assert await store.key(fresh("key")) is None
+        assert await store.keys(TENANT) == [second, first]
+        assert await store.keys("elsewhere") == [foreign]
+        assert await store.keys("nowhere") == []
+        with pytest.raises(Conflict):
+            await store.add_key(first.model_copy(update={"tenant": "elsewhere"}))
+        assert await store.key(first.id) == first
+
+    @on_a_store
+    async def test_a_key_is_revoked_for_good_by_its_own_tenant(self, store: Store) -> None:
+        """The first time counts; it stays in the list, and spares its neighbours."""
+        key, other = a_key(), a_key()
+        await store.add_key(key)
+        await store.add_key(other)
+        for tenant, id_ in (("elsewhere", key.id), (TENANT, fresh("key"))):
+            with pytest.raises(NotFound):
+                await store.revoke_key(tenant, id_, now_ms=7)
+        assert not (await store.keys(TENANT))[1].is_revoked
+        revoked = key.model_copy(update={"revoked_ms": 7})
+        assert await store.revoke_key(TENANT, key.id, now_ms=7) == revoked
+        assert await store.revoke_key(TENANT, key.id, now_ms=8) == revoked
+        assert await store.key(key.id) == revoked
+        assert await store.keys(TENANT) == [other, revoked]
+
+    @on_a_store
+    async def test_of_several_first_keys_one_is_kept(self, store: Store) -> None:
+        """And none where there ever was one, whoever's it was and whether it was revoked."""
+        keys = [a_key(), a_key(tenant="elsewhere"), a_key()]
+        kept = await asyncio.gather(*(store.add_key(key, only_first=True) for key in keys))
+        assert sorted(kept) == [False, False, True]
+        winner = keys[kept.index(True)]
+        assert [await store.key(key.id) for key in keys if key is not winner] == [None, None]
+        await store.revoke_key(winner.tenant, winner.id, now_ms=7)
+        assert not await store.add_key(a_key(), only_first=True)
+        assert await store.add_key(a_key())
 
     # -- lists -----------------------------------------------------------------------------------------------
 
@@ -939,7 +992,8 @@ class StoreContract:
             store.active_run(TENANT, thread.id), store.steps(TENANT, run.id), store.graph(TENANT, run.graph),
             store.blob(TENANT, "x"), store.events(TENANT, run.id), store.replace(TENANT, thread),
             store.delete(TENANT, thread, now_ms=1), store.claim(TENANT, run.id, Walker("w"), now_ms=1),
-            store.commit(Checkpoint(run)), store.changed(1),
+            store.commit(Checkpoint(run)), store.changed(1), store.add_key(a_key()), store.key("x"), store.keys(TENANT),
+            store.revoke_key(TENANT, "x", now_ms=1),
         ]  # fmt: skip
         for call in refused:
             with pytest.raises(StoreError, match="closed"):

@@ -29,12 +29,14 @@ REFUSED = {
     "VALUES ((1 << 32) + 9, 'default', 'x#1', 1, 'assign', 'done', 1, 1, 0)",
     "steps_moves": "UPDATE steps SET status = 'done' WHERE n = 1",
     "walkers_stay_dead": "UPDATE walkers SET dead = 1; UPDATE walkers SET dead = 0",
+    "keys_frozen": "INSERT INTO keys (id, tenant, digest, created_ms, revoked_ms) VALUES ('key_1', 'default', 'x', 1, 2); "
+    "UPDATE keys SET revoked_ms = NULL",
     "runs_in_line_wait": "UPDATE runs SET waits = 1; UPDATE runs SET status = 'requires_action', rev = rev + 1",
 }
 SAID = {
     "agent_versions_frozen": "frozen", "messages_gapless": "gap", "messages_busy": "busy", "messages_result": "unpaired",
     "messages_kept": "gap", "runs_revision": "revision", "runs_whole": "whole", "steps_frozen": "frozen",
-    "walkers_stay_dead": "frozen",
+    "walkers_stay_dead": "frozen", "keys_frozen": "frozen",
 }  # fmt: skip
 
 
@@ -94,3 +96,13 @@ async def test_raw_moves_follow_the_tables(connection, table, noun, where):
                 assert not is_legal, (before, after)
             else:
                 assert is_legal, (before, after)
+
+
+@pytest.mark.parametrize("change", ["id = 'key_2'", "tenant = 'elsewhere'", "digest = 'y'"])
+async def test_a_key_opens_what_it_opened(connection, change):
+    connection.execute(
+        "INSERT INTO keys (id, tenant, digest, created_ms) VALUES ('key_1', 'default', 'x', 1)"
+    )
+    with pytest.raises(apsw.ConstraintError, match="treadle:frozen"):
+        connection.execute(f"UPDATE keys SET {change}")
+    connection.execute("UPDATE keys SET revoked_ms = 2, name = 'old'")

@@ -365,6 +365,27 @@ INSERT INTO requests (tenant, key, digest, object, created_ms) VALUES (?, ?, ?, 
 -- Keys that are older than they are kept.
 DELETE FROM requests WHERE created_ms < ?;
 
+-- name: insert_key
+-- A new key.
+INSERT INTO keys (id, tenant, name, digest, created_ms, revoked_ms) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: insert_first_key
+-- A new key, where the store never had one.
+INSERT INTO keys (id, tenant, name, digest, created_ms, revoked_ms)
+SELECT ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM keys);
+
+-- name: get_key
+-- A key of any tenant.
+SELECT id, tenant, name, digest, created_ms, revoked_ms FROM keys WHERE id = ?;
+
+-- name: list_keys
+-- The keys of a tenant, the newest first.
+SELECT id, tenant, name, digest, created_ms, revoked_ms FROM keys WHERE tenant = ? ORDER BY id DESC;
+
+-- name: revoke_key
+-- A key that opens nothing any more.
+UPDATE keys SET revoked_ms = ? WHERE tenant = ? AND id = ? AND revoked_ms IS NULL;
+
 -- name: put_step
 -- A step begins or ends.
 INSERT INTO steps (pos, tenant, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool,
