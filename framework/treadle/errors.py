@@ -15,6 +15,8 @@
     ├── StreamCut              a reader was too slow; it can go on where it was
     ├── Unauthorized           no key, or a key that does not open this
     ├── RateLimited            come back later
+    ├── OutboundError          an address that somebody supplied gave nothing that can be used
+    │   └── OutboundRefused    it may not be called at all
     ├── ProviderError          the model endpoint said no
     │   └── ContextLengthError the prompt does not fit the model
     ├── ToolError              a tool failed; the model may be told
@@ -263,6 +265,46 @@ class ContextLengthError(ProviderError):
     def __init__(self, message: str | None = None, *, status: int | None = None) -> None:
         """Carry what the endpoint said."""
         super().__init__(message, kind="context_length", status=status)
+
+
+class OutboundError(TreadleError):
+    """The address gave nothing that can be used."""
+
+    code = "TR072"
+    http_status = 502
+
+    def __init__(
+        self,
+        host: str | None = None,
+        reason: str | None = None,
+        *,
+        hint: str | None = None,
+        retryable: bool = False,
+    ) -> None:
+        """Name the host of the address, never its path or query, which may be secret, and what it did.
+
+        Shapes: `reason` goes on after the host: "answered 404". `retryable` says whether a repeat can help.
+        """
+        self.host = host
+        self.reason = reason
+        self.retryable = retryable
+        who = f"'{host}'" if host is not None else "the address"
+        super().__init__(f"{who} {reason}" if reason is not None else None, hint=hint)
+
+
+class OutboundRefused(OutboundError):
+    """The address may not be called."""
+
+    code = "TR073"
+    http_status = 400
+
+    def __init__(
+        self, host: str | None = None, reason: str | None = None, *, hint: str | None = None
+    ) -> None:
+        """Name the host, where it could be read, and what speaks against it."""
+        told = f"{reason}, and is not called" if reason is not None else None
+        super().__init__(host, told, hint=hint)
+        self.reason = reason
 
 
 class ToolError(TreadleError):
