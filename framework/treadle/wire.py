@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from treadle import ids
 from treadle.lifecycle import is_terminal
-from treadle.objects.agent import Agent, AgentSpec, ThreadSpec
+from treadle.objects.agent import Agent, AgentSpec, OutputSpec, ThreadSpec
 from treadle.objects.message import ImageFilePart, Message, TextPart, ToolCall
 from treadle.objects.record import JsonValue
 from treadle.objects.run import Run, RunError, Usage
@@ -50,12 +50,12 @@ def assistant(agent: Agent) -> Json:
         "model": spec.model.id,
         "instructions": instructions(spec),
         "tools": [tool(t) for t in spec.tools],
-        "tool_resources": {},
+        "tool_resources": spec.tool_resources,
         "metadata": metadata(spec.metadata),
         "temperature": spec.model.options.temperature,
         "top_p": spec.model.options.top_p,
         "reasoning_effort": spec.model.options.reasoning_effort,
-        "response_format": response_format(spec),
+        "response_format": response_format(spec.output),
     }
 
 
@@ -84,7 +84,7 @@ def message(row: Message) -> Json:
         "completed_at": seconds(ended) if row.status == "completed" else None,
         "incomplete_at": seconds(ended) if is_incomplete else None,
         "role": row.role,
-        "content": [content_part(part) for part in row.content],
+        "content": [_text(row.text)] if row.text is not None else [content_part(part) for part in row.parts],
         "assistant_id": row.agent_id,
         "run_id": row.run_id,
         "attachments": [dict(a) for a in row.attachments],
@@ -95,11 +95,12 @@ def message(row: Message) -> Json:
 def content_part(part: TextPart | ImageFilePart | Any) -> Json:
     """Give one part of a message's content."""
     if isinstance(part, TextPart):
-        return {
-            "type": "text",
-            "text": {"value": part.text, "annotations": [dict(a) for a in part.annotations]},
-        }
+        return _text(part.text, part.annotations)
     return part.model_dump(mode="json")
+
+
+def _text(text: str, annotations: Sequence[Mapping[str, JsonValue]] = ()) -> Json:
+    return {"type": "text", "text": {"value": text, "annotations": [dict(a) for a in annotations]}}
 
 
 def run(found: Run, agent: Agent) -> Json:
@@ -108,6 +109,7 @@ def run(found: Run, agent: Agent) -> Json:
     Shapes: `found` has the calls that wait where it is at requires_action; `expires_at` is null once it has ended.
     """
     spec, overrides, options = agent.spec, found.overrides, agent.spec.model.options
+    output = overrides.output_of(spec.output)
     tools = spec.tools if overrides.tools is None else overrides.tools
     is_incomplete = found.status == "incomplete"
 
@@ -135,7 +137,7 @@ def run(found: Run, agent: Agent) -> Json:
         "model": found.model or overrides.model or spec.model.id,
         "instructions": _run_instructions(found, spec),
         "tools": [tool(t) for t in tools],
-        "tool_resources": {},
+        "tool_resources": first(overrides.tool_resources, spec.tool_resources),
         "metadata": metadata(found.metadata),
         "usage": usage(found.usage),
         "temperature": first(overrides.temperature, options.temperature),
@@ -147,14 +149,20 @@ def run(found: Run, agent: Agent) -> Json:
         "parallel_tool_calls": first(
             first(overrides.parallel_tool_calls, options.parallel_tool_calls), agents=True
         ),
-        "response_format": response_format(spec, overrides.output_schema),
+        "response_format": response_format(output),
     }
 
 
 def required_action(found: Run) -> Json | None:
-    """Give the calls that wait for the client; null in every status but requires_action."""
+    """Give the calls that wait for the client, or before them those that wait for a person's consent.
+
+    Shapes: null in every status but requires_action.
+    """
     if found.status != "requires_action":
         return None
+    if found.required_approvals:
+        asked = [function_call(p.call) for p in found.required_approvals if p.call is not None]
+        return {"type": "submit_tool_approval", "submit_tool_approval": {"tool_calls": asked}}
     calls = [function_call(call) for call in found.required_action]
     return {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": calls}}
 
@@ -197,7 +205,7 @@ def _steps_of_reply(
     if row is None:
         return
     calls = row.tool_calls
-    if row.is_listed:
+    if row.is_listed or row.is_deleted:
         yield _message_creation(found, step, appended or step, row, counts_usage=not calls)
     if calls:
         yield _tool_calls(found, step, [s for s in after if s.kind == "tool_call"], row, rows)
@@ -365,16 +373,17 @@ def tool_choice(choice: str) -> str | Json:
     return {"type": "function", "function": {"name": choice}}
 
 
-def response_format(spec: AgentSpec, override: Mapping[str, JsonValue] | None = None) -> str | Json:
-    """Give the shape of the answer; `override` is the schema that a run puts in its place."""
-    schema = override or (spec.output.schema_ if spec.output is not None else None)
-    if schema is None:
+def response_format(output: OutputSpec | None) -> str | Json:
+    """Give the shape of the answer."""
+    if output is None:
         return "auto"
+    if output.is_any_object:
+        return {"type": "json_object"}
     form = {
-        "name": "answer",
-        "description": None,
-        "schema": dict(schema),
-        "strict": spec.output.strict if spec.output is not None else True,
+        "name": output.name or "answer",
+        "description": output.description,
+        "schema": output.schema_,
+        "strict": output.strict,
     }
     return {"type": "json_schema", "json_schema": form}
 

@@ -232,7 +232,7 @@ async def test_an_answer_that_does_not_fit_fails_the_run_as_invalid_output(works
 
 async def test_a_run_may_bring_its_own_output_schema(workshop):
     scene = await workshop.start([{"json": {"n": 3}}])
-    assert (await scene.run(output_schema=SCHEMA)).output == {"n": 3}
+    assert (await scene.run(output={"schema": SCHEMA})).output == {"n": 3}
 
 
 @pytest.mark.parametrize("value", [0, False, "", [], None])

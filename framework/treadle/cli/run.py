@@ -142,9 +142,9 @@ def _sink(form: str, treadle: Treadle, agent: Agent) -> walk.Sink:
     if form == "text":
         return Live(treadle, agent)
     if form == "jsonl":
-        from treadle.cli.events import EventLines
+        from treadle.cli.events import JsonLines
 
-        return EventLines(treadle, agent)
+        return JsonLines(treadle, agent)
     return Silent()
 
 

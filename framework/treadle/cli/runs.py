@@ -391,12 +391,11 @@ async def _tail(place: Opened, name: str, *, after: int, form: str) -> int:
         collected: list[JsonValue] = []
         watch = _Watch(treadle, agent, after=after)
         if form != "text":
-            from treadle.cli.events import EventLines, print_line
+            from treadle.cli.events import JsonLines, print_line
 
             put = print_line if form == "jsonl" else collected.append
-            watch.sink = events = EventLines(treadle, agent, put=put)
-            for event in await treadle.store.events(run.tenant, run.id, limit=after) if after else ():
-                await events.skip(event)
+            watch.sink = events = JsonLines(treadle, agent, put=put)
+            await events.skip(run.id, after)
         try:
             await watch.read(run.id)
         except asyncio.CancelledError:

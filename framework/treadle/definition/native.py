@@ -26,6 +26,12 @@ STAND_INS = frozenset({"offline", "scripted"})
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VERSION = re.compile(r"1\.\d+\.\d+")
 
+_HIDDEN = {
+    "extensions": "write a key that begins with x-",
+    "tool_resources": "files and vector stores stand with the tool that reads them",
+}
+"""Fields of the record that no document writes, and what it writes instead."""
+
 
 def read_agent(
     data: Mapping[str, Any], findings: Findings, *, setting: Setting, texts: Texts
@@ -35,15 +41,10 @@ def read_agent(
     extensions = {k: v for k, v in data.items() if k.startswith("x-")}
     check_version(top, findings)
     top["kind"] = "agent"
-    if "extensions" in top:
-        findings.add(
-            "TR104",
-            "unknown field 'extensions'",
-            ("extensions",),
-            at="key",
-            hint="write a key that begins with x-",
-        )
-        del top["extensions"]
+    for name, hint in _HIDDEN.items():
+        if name in top:
+            findings.add("TR104", f"unknown field '{name}'", (name,), at="key", hint=hint)
+            del top[name]
     _model(top, findings)
     references.check(top, findings, folder=setting.folder, root=setting.root)
     names = _inputs(top, findings)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from treadle.definition.json_schema import TYPES
 from treadle.definition.trial import Trial
+from treadle.definition.validation import INTERNAL
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
 from treadle.objects.tool import FunctionTool
@@ -125,7 +126,8 @@ def _agent() -> Node:
     records = _Records(AgentSpec, Trial, *TOOLS.values())
     top = records.shaped("AgentSpec")
     fields = top["properties"]
-    del fields["extensions"]
+    for name in INTERNAL[AgentSpec]:
+        del fields[name]
     fields["kind"] = _field(fields["kind"], enum=["agent", "prompt"])
     fields["model"] = {**fields["model"], "type": ["string", "object"], "minLength": 1}
     fields["instructions"] = _instructions(fields["instructions"])

@@ -46,7 +46,7 @@ UNBUILT: Mapping[type[BaseModel], Mapping[str, str | None]] = {
 }
 """Fields that the format knows and that nothing acts on yet, with what to write instead."""
 
-INTERNAL: Mapping[type[BaseModel], frozenset[str]] = {AgentSpec: frozenset({"extensions"})}
+INTERNAL: Mapping[type[BaseModel], frozenset[str]] = {AgentSpec: frozenset({"extensions", "tool_resources"})}
 """Fields of a record that no document may write."""
 
 _PATTERNS: Mapping[str, tuple[str, str | None]] = {

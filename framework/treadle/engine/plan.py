@@ -70,9 +70,8 @@ def make_plan(
     bound = bind_tools(tools, binding, spec=spec, default_approval=default_approval)
     definitions = tuple(t.definition for t in bound.values())
     instructions = render_instructions(spec, run, agent_name=agent_name)
-    schema = overrides.output_schema
-    if schema is None and spec.output is not None:
-        schema = spec.output.schema_
+    output = overrides.output_of(spec.output)
+    schema = output.schema_ if output is not None else None
     thread = overrides.thread or spec.thread
     return Plan(
         spec=spec,
@@ -86,7 +85,7 @@ def make_plan(
         definitions=definitions,
         tool_choice=overrides.tool_choice or spec.tool_choice,
         output_schema=schema,
-        output_strict=spec.output.strict if spec.output else True,
+        output_strict=output.strict if output is not None else True,
         output_problems=checker(schema, what="the output") if schema is not None else None,
         keep_last=(thread.keep_last or 10) if thread.truncation == "last" else None,
         timeout_s=parse_duration(spec.timeout) if spec.timeout else None,

@@ -190,7 +190,8 @@ class Keeper:
                 break
         if now_s - self._tidied_s >= TIDY_S or swept.buried:
             self._tidied_s = now_s
-            await self._store.tidy(asked_before_ms=self._clock.now_ms() - KEEP_REQUESTS_MS)
+            now_ms = self._clock.now_ms()
+            await self._store.tidy(asked_before_ms=now_ms - KEEP_REQUESTS_MS, now_ms=now_ms)
         return swept
 
     async def _look(self, after: int, *, held: bool) -> list[Due]:

@@ -63,6 +63,8 @@ class Window:
         self._place(row)
 
     def _place(self, row: Message) -> None:
+        if row.is_deleted and not row.tool_calls:
+            return
         rows = self.rows
         at = len(rows)
         if row.role == "tool":

@@ -140,6 +140,17 @@ class OutputSpec(Record):
 
     schema_: JsonSchema = Field(alias="schema", description="JSON Schema that the answer must fit.")
     strict: bool = Field(default=True, description="Ask the endpoint to keep to the schema exactly.")
+    name: str | None = Field(default=None, max_length=64, description="What clients call the shape.")
+    description: str | None = Field(default=None, description="What the shape is for.")
+
+    @property
+    def is_any_object(self) -> bool:
+        """Tell whether any JSON object will do: what the wire calls `json_object`."""
+        return self.schema_ == ANY_OBJECT and not self.strict and self.name is None
+
+
+ANY_OBJECT: JsonSchema = {"type": "object"}
+"""The schema of any JSON object."""
 
 
 class ThreadSpec(Record):
@@ -202,6 +213,9 @@ class AgentSpec(Record):
     retry: Retry | None = Field(default=None, description="How failed model calls are repeated.")
     timeout: Duration | None = Field(default=None, description="How long one model call may take.")
     connections: dict[str, Connection] = Field(default_factory=dict, description="Endpoints, by name.")
+    tool_resources: dict[str, Any] = Field(
+        default_factory=dict, description="The files and vector stores of tools, as a client of the server named them."
+    )
     extensions: dict[str, Any] = Field(default_factory=dict, description="The document's x- keys, untouched.")
     tests: tuple[dict[str, Any], ...] = Field(default=(), description="The document's own tests.")
 

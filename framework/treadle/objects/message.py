@@ -90,6 +90,8 @@ class Message(Record):
     completed_ms: int | None = None
     attachments: tuple[dict[str, Any], ...] = ()
     metadata: Metadata = Field(default_factory=dict)
+    is_deleted: bool = False
+    """Whether it was deleted: its place and the calls that it asked for stay, its content is gone."""
 
     @property
     def content(self) -> tuple[TextPart | ImageFilePart | ImageUrlPart, ...]:

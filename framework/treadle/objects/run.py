@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from treadle.objects.agent import ThreadSpec
+from treadle.objects.agent import OutputSpec, ThreadSpec
 from treadle.objects.message import ToolCall
-from treadle.objects.record import JsonSchema, Metadata, Record
+from treadle.objects.record import Metadata, Record
 from treadle.objects.tool import ToolSpec
 
 RunStatus = Literal[
@@ -57,9 +57,16 @@ class RunOverrides(Record):
     max_prompt_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     thread: ThreadSpec | None = None
-    output_schema: JsonSchema | None = None
+    output: OutputSpec | Literal["text"] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    tool_resources: dict[str, Any] | None = None
+
+    def output_of(self, agents: OutputSpec | None) -> OutputSpec | None:
+        """Give the shape of the answer, None for plain text; `agents` is the agent's own."""
+        if self.output is None:
+            return agents
+        return None if self.output == "text" else self.output
 
 
 class PendingCall(Record):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Never, cast
 
 from treadle.errors import ProviderError
-from treadle.objects.agent import ModelOptions
+from treadle.objects.agent import ANY_OBJECT, ModelOptions
 from treadle.objects.message import ImageFilePart, ImageUrlPart, Message, TextPart, estimate_tokens
 from treadle.objects.record import JsonSchema, JsonValue
 from treadle.providers.base import ModelRequest, ToolDefinition
@@ -279,7 +279,12 @@ def tool_body(tool: ToolDefinition) -> Json:
 
 
 def response_format(schema: JsonSchema, *, strict: bool) -> Json:
-    """Give the demand that the answer fits a JSON Schema; its name comes from the schema's title."""
+    """Give the demand that the answer fits a JSON Schema; its name comes from the schema's title.
+
+    Any object is asked for in the older way, which more endpoints know.
+    """
+    if schema == ANY_OBJECT and not strict:
+        return {"type": "json_object"}
     title: object = schema.get("title")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", title).strip("_")[:64] if isinstance(title, str) else ""
     return {

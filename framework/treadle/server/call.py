@@ -58,6 +58,33 @@ class Call:
     key_id: str = ""
     _query: dict[str, list[str]] | None = None
 
+    @property
+    def on_busy(self) -> Literal["reject", "queue"] | None:
+        """Give what the client wants where the thread is busy, None where it leaves that to the operator.
+
+        Errors: Problem for another word.
+        """
+        asked = self.header("x-treadle-on-busy")
+        if asked not in (None, "reject", "queue"):
+            raise Problem(400, f"Invalid 'x-treadle-on-busy': expected 'reject' or 'queue', got '{asked[:50]}'.")
+        return asked
+
+    async def check_length(self, thread_id: str, *, more: int = 1) -> None:
+        """Make sure that a thread can take more messages.
+
+        Errors: Problem; NotFound.
+        """
+        most = self.server.spec.limits.thread_messages
+        if more and await self.treadle.threads.length(thread_id) + more > most:
+            raise Problem(400, f"Thread {thread_id} is full: it has {most} messages, the most that one can have.")
+
+    def admit_run(self) -> None:
+        """Make sure that this process can take another run.
+
+        Errors: RateLimited.
+        """
+        self.server.admit_run(self.key_id)
+
     def header(self, name: str) -> str | None:
         """Give a header's value, by its name in lower case."""
         wanted = name.encode()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from treadle.definition.load import find_agent, find_project, load, split_target
-from treadle.errors import ConfigurationError, Conflict, NotFound, StateError
+from treadle.errors import ConfigurationError, Conflict, NotFound, Repeated, StateError
 from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.tool import FunctionTool
 from treadle.service.ids import one_id
+from treadle.service.requests import request_of
 from treadle.store.base import Order
 from treadle.tools.function import describe, supplied_names
 
@@ -39,15 +40,17 @@ class Agents:
         name: str | None = None,
         description: str | None = None,
         tools: Sequence[Callable[..., Any] | FunctionTool] = (),
+        key: str | None = None,
         **fields: Any,
     ) -> Agent:
         """Make a new agent, from a spec or from its fields.
 
         Shapes: instructions given here are literal text, never a template; a function among the tools is
         described by its signature and registered under its name in this process. Further fields are those of
-        the agent document.
+        the agent document. `key` is the client's own: the same under the same key gives the first agent again, for
+        a day.
 
-        Errors: StateError for fields that no agent has.
+        Errors: StateError for fields that no agent has; Conflict for a key that stands for something else.
         """
         treadle = self._treadle
         if spec is None:
@@ -60,13 +63,44 @@ class Agents:
         agent = Agent(
             id=treadle.ids.new("asst"),
             tenant=treadle.tenant,
-            name=spec.name,
+            name=spec.name if name is None else name,
             origin="api",
             created_ms=treadle.clock.now_ms(),
             spec=spec,
         )
-        await treadle.store.insert(treadle.tenant, agent)
+        asked = {"name": agent.name, "spec": spec.canonical()} if key is not None else {}
+        request = request_of(key, "agent", asked, now_ms=agent.created_ms)
+        try:
+            if request is not None:
+                await treadle.store.asked(treadle.tenant, request)
+            await treadle.store.insert(treadle.tenant, agent, request=request)
+        except Repeated as e:
+            return await treadle.store.get(Agent, treadle.tenant, e.object_id)
         return agent
+
+    async def update(self, agent: str, change: Callable[[Agent], Agent]) -> Agent:
+        """Give an agent a new version, unless the change leaves it as it is.
+
+        Shapes: `change` is given the newest version and gives it back with another name or spec; it may be asked again
+        where somebody else was first.
+
+        Errors: NotFound; what `change` raises; Conflict when others are first again and again.
+        """
+        treadle = self._treadle
+        for last in range(_RACES + 1):
+            old = await self.get(agent)
+            new = change(old)
+            if new.name == old.name and new.spec == old.spec:
+                return old
+            new = new.model_copy(update={"version": old.version + 1})
+            try:
+                await treadle.store.insert(treadle.tenant, new)
+            except Conflict:
+                if last == _RACES:
+                    raise
+                continue
+            return new
+        raise AssertionError
 
     def _spec(
         self,

@@ -126,6 +126,7 @@ class Messages:
         order: Order = "desc",
         after: str | None = None,
         before: str | None = None,
+        run_id: str | None = None,
     ) -> list[Message]:
         """Give a page of a thread's messages, the newest first: user and assistant rows that say something.
 
@@ -133,8 +134,30 @@ class Messages:
         """
         treadle = self._treadle
         return await treadle.store.list(
-            Message, treadle.tenant, parent=thread_id, limit=limit, order=order, after=after, before=before
+            Message,
+            treadle.tenant,
+            parent=thread_id,
+            limit=limit,
+            order=order,
+            after=after,
+            before=before,
+            run=run_id,
         )
+
+    async def delete(self, message_id: str) -> Message:
+        """Take a message away: no list shows it and no model is sent it any more.
+
+        Errors: NotFound; ThreadBusy while a run of its thread is active.
+        """
+        treadle = self._treadle
+        found = await self.get(message_id)
+        try:
+            await treadle.store.delete(treadle.tenant, found, now_ms=treadle.clock.now_ms())
+        except ThreadBusy:
+            if not await treadle.keeper.is_freed(treadle.tenant, found.thread_id):
+                raise
+            await treadle.store.delete(treadle.tenant, found, now_ms=treadle.clock.now_ms())
+        return found
 
     async def update(self, message_id: str, *, metadata: Mapping[str, Any]) -> Message:
         """Replace a message's metadata.

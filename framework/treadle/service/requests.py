@@ -14,8 +14,10 @@ from treadle.store.base import Request
 MOST_CHARACTERS = 256
 
 
-def request_of(key: str | None, verb: str, asked: Mapping[str, Any], *, now_ms: int) -> Request | None:
-    """Give the request that a key stands for, None where no key is given.
+def request_of(
+    key: str | None, verb: str, asked: Mapping[str, Any], *, now_ms: int, object_id: str | None = None
+) -> Request | None:
+    """Give the request that a key stands for, None where no key is given; `object_id` as the store's `Request` has it.
 
     Errors: StateError for a key that is empty or too long.
     """
@@ -24,7 +26,7 @@ def request_of(key: str | None, verb: str, asked: Mapping[str, Any], *, now_ms: 
     if not key or len(key) > MOST_CHARACTERS:
         raise StateError(f"a key has 1 to {MOST_CHARACTERS} characters, this one {len(key)}")
     text = to_json([verb, _sorted(asked)], fallback=str)
-    return Request(key, hashlib.sha256(text).hexdigest(), now_ms)
+    return Request(key, hashlib.sha256(text).hexdigest(), now_ms, object_id)
 
 
 def _sorted(value: Any) -> Any:

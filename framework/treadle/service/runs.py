@@ -15,7 +15,16 @@ from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs
 from treadle.engine.scheduler import start
 from treadle.engine.stream import Follower
-from treadle.errors import LeaseLost, NotFound, Repeated, StateError, StoreError, StreamCut, ThreadBusy
+from treadle.errors import (
+    ConfigurationError,
+    LeaseLost,
+    NotFound,
+    Repeated,
+    StateError,
+    StoreError,
+    StreamCut,
+    ThreadBusy,
+)
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
 from treadle.lifecycle import ACTIVE, TERMINAL, is_terminal
@@ -23,7 +32,7 @@ from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.record import parse_duration
-from treadle.objects.run import PendingCall, Run, RunOverrides
+from treadle.objects.run import PendingCall, Run, RunError, RunOverrides
 from treadle.objects.run_step import Decision, Step
 from treadle.objects.thread import Thread
 from treadle.service.answers import (
@@ -44,6 +53,8 @@ if TYPE_CHECKING:
     from treadle.service import Treadle
 
 _NOTHING = RunOverrides()
+UNAVAILABLE = "TR301"
+"""The code of the error for a tool that is declared and that nothing here can run."""
 PAGE = 500
 WATCH_S = 1.0
 """How long a wait for a run of another process sleeps at most before it looks again."""
@@ -59,6 +70,8 @@ class _Given(NamedTuple):
     on_busy: Literal["reject", "queue"] | None
     key: str | None
     overrides: Mapping[str, Any]
+    new_thread: Mapping[str, Any] | None = None
+    fails_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +109,18 @@ class Runs:
         ttl: str | None = None,
         on_busy: Literal["reject", "queue"] | None = None,
         key: str | None = None,
+        new_thread: Mapping[str, Any] | None = None,
+        fails_late: bool = False,
         **overrides: Any,
     ) -> Run:
         """Start a run of an agent on a thread; it is accepted, claimed and durable when this returns.
 
-        Shapes: without a thread a new one is made in the same transaction. `agent` is an id, a name or the
+        Shapes: without a thread a new one is made in the same transaction, with the `metadata` and `tool_resources` of
+        `new_thread`. With `fails_late` a run whose tools nothing here can run is accepted, and fails. `agent` is an id, a name or the
         agent. `additional_messages` are appended to the thread before the run. `overrides` are the fields of
         `RunOverrides`: model, instructions, additional_instructions, tools, tool_choice, temperature, top_p,
-        max_prompt_tokens, max_completion_tokens, thread, output_schema, parallel_tool_calls, reasoning_effort.
+        max_prompt_tokens, max_completion_tokens, thread, output, parallel_tool_calls, reasoning_effort,
+        tool_resources.
         While another run is active this one is refused, or with `on_busy="queue"` waits its turn: it is `queued` and
         `in_line`, and its messages are appended when its turn comes. Without it the project's rule holds. `key` is
         the client's own: the same under the same key gives the first run again, for a day.
@@ -113,7 +130,9 @@ class Runs:
         fit; Conflict for a key that stands for something else; ConfigurationError where the model or a tool cannot be
         had here. Then nothing is stored.
         """
-        given = _Given(inputs or {}, additional_messages, metadata or {}, ttl, on_busy, key, overrides)
+        given = _Given(
+            inputs or {}, additional_messages, metadata or {}, ttl, on_busy, key, overrides, new_thread, fails_late
+        )
         return await self._begin(thread_id, agent, given)
 
     async def _begin(self, thread_id: str | None, agent: str | Agent, given: _Given) -> Run:
@@ -122,10 +141,15 @@ class Runs:
             run, prepared = await self._accept(thread_id, agent, given)
         except Repeated as e:
             return await self.get(e.object_id)
+        if isinstance(prepared, ConfigurationError):
+            error = RunError(code="server_error", message=prepared.message)
+            return await self._treadle.executor.finish(run, "failed", error=error)
         self.walk(run, prepared)
         return run
 
-    async def _accept(self, thread_id: str | None, agent: str | Agent, given: _Given) -> tuple[Run, Prepared]:
+    async def _accept(
+        self, thread_id: str | None, agent: str | Agent, given: _Given
+    ) -> tuple[Run, Prepared | ConfigurationError]:
         """Check a run, plan it and store it, claimed."""
         treadle = self._treadle
         if isinstance(agent, str):
@@ -140,7 +164,9 @@ class Runs:
         thread = (
             None
             if thread_id is not None
-            else Thread(id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now)
+            else Thread(
+                id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now, **(given.new_thread or {})
+            )
         )
         on = thread.id if thread is not None else cast("str", thread_id)
         overrides = _overrides(given.overrides)
@@ -160,10 +186,16 @@ class Runs:
             expires_ms=now + int(lifetime_s * 1000) if lifetime_s else None,
             first_seq=len(given.messages) + 1 if thread is not None else 0,
         )
-        prepared = known
+        prepared: Prepared | ConfigurationError | None = known
         if prepared is None:
-            prepared = self._prepare(run, agent, graph)
-            run = run.model_copy(update={"model": prepared.plan.model})
+            try:
+                prepared = self._prepare(run, agent, graph)
+            except ConfigurationError as e:
+                if not given.fails_late or e.error_code != UNAVAILABLE:
+                    raise
+                prepared = e
+            else:
+                run = run.model_copy(update={"model": prepared.plan.model})
         first = [treadle.messages.draft(on, **m) for m in given.messages]
         if thread is not None:
             first = [m.model_copy(update={"seq": seq}) for seq, m in enumerate(first, 1)]
@@ -173,7 +205,7 @@ class Runs:
                 treadle,
                 on,
                 *records,
-                claim_by=treadle.executor.lease.walker,
+                claim_by=treadle.executor.lease.walker if isinstance(prepared, Prepared) else None,
                 in_line=on_busy == "queue",
                 request=request,
             )
@@ -190,7 +222,7 @@ class Runs:
                 event="run",
             ) from None
         self._graphs[agent.tenant, agent.id, agent.version] = (graph, ())
-        if thread is not None:
+        if thread is not None and isinstance(prepared, Prepared):
             prepared = replace(prepared, rows=tuple(m for m in stored if isinstance(m, Message)))
         return cast("Run", stored[-1]), prepared
 
@@ -303,7 +335,17 @@ class Runs:
             async for event in events:
                 yield event
 
-    async def follow(self, run_id: str, *, after: int = 0, until_rest: bool = False) -> AsyncGenerator[Event]:
+    def followed(self, run: Run) -> Follower:
+        """Follow a run of this process from now on, before its next step begins; whoever asked hands it to `follow`."""
+        return self._treadle.stream.follow(run.id)
+
+    def leave(self, run: Run, follower: Follower) -> None:
+        """Stop following; doing so twice is doing so once."""
+        self._treadle.stream.leave(run.id, follower)
+
+    async def follow(
+        self, run_id: str, *, after: int = 0, until_rest: bool = False, follower: Follower | None = None
+    ) -> AsyncGenerator[Event]:
         """Give a run's events after a number: those that are committed, then what happens, until the run ends.
 
         Any number of readers may follow a run, in any process. Committed events come in the order of their `seq`,
@@ -315,7 +357,7 @@ class Runs:
         """
         treadle = self._treadle
         run = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run_id))
-        follower = treadle.stream.follow(run.id)
+        follower = follower or treadle.stream.follow(run.id)
         last = after
         try:
             while True:
@@ -372,14 +414,21 @@ class Runs:
                 return
             yield event
 
-    async def get(self, run: str) -> Run:
-        """Give a run by its id, a unique beginning of it, or ``@last``.
+    async def get(self, run: str, *, output: bool = True) -> Run:
+        """Give a run by its id, a unique beginning of it, or ``@last``; without its `output` where nobody needs that.
 
         Errors: NotFound.
         """
         treadle = self._treadle
         found = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run))
-        return await self._whole(found)
+        return await self._whole(found) if output or found.status == "requires_action" else found
+
+    async def last_event(self, run_id: str) -> int:
+        """Give the number of a run's last event.
+
+        Errors: NotFound.
+        """
+        return await self._treadle.store.last_event(self._treadle.tenant, run_id)
 
     async def _whole(self, run: Run) -> Run:
         """Give the run with what its thread holds for it: the calls that wait, and the answer."""
@@ -412,8 +461,8 @@ class Runs:
             return None
         text = (await self._row(run, answer.message_seq)).plain
         agent = await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
-        if agent.spec.output is None and run.overrides.output_schema is None:
-            return text
+        if run.overrides.output_of(agent.spec.output) is None or not text:
+            return text or None
         return json.loads(text)
 
     async def list(
@@ -481,30 +530,63 @@ class Runs:
 
     # -- steering --------------------------------------------------------------------------------------------
 
-    async def submit_tool_outputs(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> Run:
+    async def submit_tool_outputs(
+        self, run_id: str, outputs: Sequence[Mapping[str, Any]], *, key: str | None = None
+    ) -> Run:
         """Give the outputs of the calls that a run waits for, all at once, and go on walking it.
 
-        Shapes: ``[{"tool_call_id": …, "output": "text"}, …]``.
+        Shapes: ``[{"tool_call_id": …, "output": "text"}, …]``. `key` is the client's own: the same under the same key
+        gives the run as it is by then, for a day.
 
         Errors: StateError unless the run is at requires_action; ToolOutputsError for a wrong, missing or doubled
-        id. Then nothing is stored.
+        id; Conflict for a key that stands for something else. Then nothing is stored.
         """
-        run, prepared = await self._submit(run_id, outputs)
+        try:
+            run, prepared = await self._submit(run_id, outputs, key)
+        except Repeated as e:
+            return await self.get(e.object_id)
         self.walk(run, prepared)
         return run
 
     async def submit_and_stream(
-        self, run_id: str, outputs: Sequence[Mapping[str, Any]]
+        self, run_id: str, outputs: Sequence[Mapping[str, Any]], *, key: str | None = None
     ) -> AsyncIterator[Event]:
-        """Submit outputs as `submit_tool_outputs`, and give the run's further events while they happen."""
-        after = await self._treadle.store.last_event(self._treadle.tenant, (await self.get(run_id)).id)
-        run = await self.submit_tool_outputs(run_id, outputs)
+        """Submit outputs as `submit_tool_outputs`, and give the run's further events while they happen.
+
+        Shapes: under a key that was used before, those since the outputs were submitted.
+        """
+        run = await self.get(run_id)
+        after = await self._treadle.store.last_event(self._treadle.tenant, run.id)
+        try:
+            run, prepared = await self._submit(run_id, outputs, key)
+        except Repeated:
+            after = await self._last_event_before(run, outputs)
+        else:
+            self.walk(run, prepared)
         async with aclosing(self.follow(run.id, after=after, until_rest=True)) as events:
             async for event in events:
                 yield event
 
-    async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> tuple[Run, Prepared]:
+    async def _last_event_before(self, run: Run, outputs: Sequence[Mapping[str, Any]]) -> int:
+        """Give the number of a run's last event before outputs were submitted: the steps of their calls ended then."""
+        ids = {output.get("tool_call_id") for output in outputs}
+        steps = [s for s in await self.steps(run.id) if s.event_seq and s.reply_seq and s.call_index is not None]
+        rows = await self.rows(run, steps)
+        ended = [
+            step.event_seq
+            for step in steps
+            if step.event_seq and rows[step.reply_seq or 0].tool_calls[step.call_index or 0].id in ids
+        ]
+        return min(ended, default=1) - 1
+
+    async def _submit(
+        self, run_id: str, outputs: Sequence[Mapping[str, Any]], key: str | None
+    ) -> tuple[Run, Prepared]:
         run = await self.get(run_id)
+        asked = {"run": run.id, "outputs": outputs}
+        request = request_of(key, "outputs", asked, now_ms=self._treadle.clock.now_ms())
+        if request is not None:
+            await self._treadle.store.asked(run.tenant, request)
         texts = match_outputs(run, outputs)
         prepared = await self.prepare(run)
         checkpoint = outputs_checkpoint(
@@ -516,7 +598,7 @@ class Runs:
             now_ms=self._treadle.clock.now_ms(),
         )
         try:
-            return await self._answer(checkpoint), prepared
+            return await self._answer(checkpoint._replace(request=request)), prepared
         except LeaseLost:
             match_outputs(await self.get(run_id), outputs)
             raise
@@ -787,7 +869,8 @@ def _lifetime_s(ttl: str | None) -> float:
 
 def _request(thread_id: str | None, agent: Agent, given: _Given, *, now_ms: int) -> Request | None:
     asked = {"thread": thread_id, "agent": agent.id, **given._asdict()}
-    del asked["key"]
+    for name in ("key", "fails_late"):
+        del asked[name]
     return request_of(given.key, "run", asked, now_ms=now_ms)
 
 

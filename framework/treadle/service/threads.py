@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from treadle.errors import ThreadBusy
+from treadle.errors import Repeated, ThreadBusy
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
 from treadle.service.ids import one_id
+from treadle.service.requests import request_of
 from treadle.store.base import Blob, Graph, Noun, Order, Request
 
 if TYPE_CHECKING:
@@ -54,10 +55,14 @@ class Threads:
         messages: Sequence[Mapping[str, Any]] = (),
         metadata: Mapping[str, Any] | None = None,
         tool_resources: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> Thread:
         """Make a thread, with its first messages where some are given (`role`, `content` …).
 
-        Errors: StateError for a message that cannot be kept; then there is no thread either.
+        Shapes: `key` is the client's own: the same under the same key gives the first thread again, for a day.
+
+        Errors: StateError for a message that cannot be kept; then there is no thread either. Conflict for a key that
+        stands for something else.
         """
         treadle = self._treadle
         thread = Thread(
@@ -68,7 +73,14 @@ class Threads:
             tool_resources=dict(tool_resources or {}),
         )
         first = [treadle.messages.draft(thread.id, **m) for m in messages]
-        await treadle.store.insert(treadle.tenant, thread, *first)
+        asked = {"messages": messages, "metadata": metadata or {}, "tool_resources": tool_resources or {}}
+        request = request_of(key, "thread", asked, now_ms=thread.created_ms, object_id=thread.id)
+        try:
+            if request is not None:
+                await treadle.store.asked(treadle.tenant, request)
+            await treadle.store.insert(treadle.tenant, thread, *first, request=request)
+        except Repeated as e:
+            return await self.get(e.object_id)
         return thread
 
     async def get(self, thread: str) -> Thread:
@@ -78,6 +90,13 @@ class Threads:
         """
         treadle = self._treadle
         return await treadle.store.get(Thread, treadle.tenant, await one_id(treadle, Thread, thread))
+
+    async def length(self, thread_id: str) -> int:
+        """Give how many rows a thread has, those of tools among them.
+
+        Errors: NotFound.
+        """
+        return await self._treadle.store.length(self._treadle.tenant, thread_id)
 
     async def list(
         self, *, limit: int = 20, order: Order = "desc", after: str | None = None, before: str | None = None

@@ -27,6 +27,7 @@ from treadle.objects.run import Run
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
+from treadle.store.base_files import FileRecord, FileStore
 
 Order = Literal["asc", "desc"]
 Noun = Agent | Thread | Message | Run
@@ -49,6 +50,9 @@ class Blob:
     content: bytes
 
 
+Stored = Noun | Graph | Blob | FileRecord
+"""What one call can keep."""
+
 Value = None | int | float | str | bytes
 """What a column can hold."""
 
@@ -60,6 +64,19 @@ class Statement(NamedTuple):
     args: tuple[Value, ...] = ()
 
 
+class Request(NamedTuple):
+    """What a client asks for under a key of its own: asked again, it gets the object that it got.
+
+    Shapes: `digest` is of everything that was asked. `object_id` is what the key stands for; without it that is the
+    last record of an insert, the run of a checkpoint.
+    """
+
+    key: str
+    digest: str
+    now_ms: int
+    object_id: str | None = None
+
+
 class Checkpoint(NamedTuple):
     """What one transaction of a run writes.
 
@@ -68,7 +85,7 @@ class Checkpoint(NamedTuple):
     only with a move. `messages` carry the `seq` that the writer gave them. A step that has ended is its own
     event, and so is the run's end; `events` are those beside them, and all get their numbers here, the steps'
     first and the end last. `statements` are tools' writes to tables of their own. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
-    for the events in return.
+    for the events in return. `request` is what a client asked for with it.
     """
 
     run: Run
@@ -82,6 +99,7 @@ class Checkpoint(NamedTuple):
     now_ms: int = 0
     is_followed: bool = True
     statements: Sequence[Statement] = ()
+    request: Request | None = None
 
 
 class Committed(NamedTuple):
@@ -93,17 +111,6 @@ class Committed(NamedTuple):
     run: Run
     events: tuple[Event, ...]
     promoted: str | None = None
-
-
-class Request(NamedTuple):
-    """What a client asks for under a key of its own: asked again, it gets the object that it got.
-
-    Shapes: `digest` is of everything that was asked.
-    """
-
-    key: str
-    digest: str
-    now_ms: int
 
 
 class Due(NamedTuple):
@@ -143,20 +150,25 @@ class Store(Protocol):
         """Tell whether other processes may use the store as well."""
         ...
 
+    @property
+    def files(self) -> FileStore:
+        """Give what the store does for files and vector stores."""
+        ...
+
     async def insert(
         self,
         tenant: str,
-        *records: Noun | Graph | Blob,
+        *records: Stored,
         claim_by: Walker | None = None,
         in_line: bool = False,
         request: Request | None = None,
-    ) -> tuple[Noun | Graph | Blob, ...]:
+    ) -> tuple[Stored, ...]:
         """Keep new records, in order, and give them back as stored.
 
         Shapes: a message gets its id here; one whose `seq` is 0 gets the next one of its thread, a run whose `first_seq` is 0 begins
         there; a run of the same call is claimed for `claim_by`, and stays queued where that walker is dead; an agent whose version is greater than 1 follows the version before it.
         With `in_line` messages and runs for a thread that is busy wait for it: the message's seq stays 0, the run's
-        `in_line` is set and nobody claims it. With a `request` the last record is what its key stands for.
+        `in_line` is set and nobody claims it. With a `request` its key stands for what was made.
 
         Errors: Conflict for a taken id or name, or for a key that stands for something else; Repeated for a key that stands for this;
         ThreadBusy; NotFound for a thread that is not there.
@@ -202,11 +214,12 @@ class Store(Protocol):
         before: str | None = None,
         limit: int = 20,
         order: Order = "desc",
+        run: str | None = None,
     ) -> list[T]:
         """Give a page of objects in the order they were made.
 
         Shapes: `parent` is the thread of messages or runs; `after` and `before` are ids, exclusive, in the
-        direction of `order`. Messages are those that readers see.
+        direction of `order`. Messages are those that readers see, with a `run` those that it wrote.
         """
         ...
 
@@ -224,6 +237,13 @@ class Store(Protocol):
         """Give a thread's rows as the model is sent them, between two seqs, exclusive.
 
         Shapes: with `role="user"` only the first user row after `after`.
+        """
+        ...
+
+    async def length(self, tenant: str, thread_id: str) -> int:
+        """Give how many rows a thread has.
+
+        Errors: NotFound.
         """
         ...
 
@@ -267,8 +287,8 @@ class Store(Protocol):
         """
         ...
 
-    async def delete(self, tenant: str, record: Agent | Thread, *, now_ms: int) -> None:
-        """Remove an agent from sight, or a thread with all that is in it.
+    async def delete(self, tenant: str, record: Agent | Thread | Message, *, now_ms: int) -> None:
+        """Remove an agent from sight, a thread with all that is in it, or the content of a message.
 
         Errors: NotFound; ThreadBusy while a run is active.
         """
@@ -322,15 +342,17 @@ class Store(Protocol):
         """
         ...
 
-    async def tidy(self, *, asked_before_ms: int) -> None:
-        """Forget dead walkers that hold nothing, and clients' keys that are older than that."""
+    async def tidy(self, *, asked_before_ms: int, now_ms: int = 0) -> None:
+        """Forget dead walkers that hold nothing, files that have expired, and what is older than a time: clients' keys,
+        and contents of files that were never kept, or whose file is gone.
+        """
         ...
 
     async def commit(self, checkpoint: Checkpoint) -> Committed:
         """Write a checkpoint.
 
         Errors: LeaseLost when fence, status or revision are not what the writer knew; StatementError for a tool's
-        statement, which leaves all of the checkpoint unwritten.
+        statement, which leaves all of the checkpoint unwritten; Repeated and Conflict as `insert` for a `request`.
         """
         ...
 
@@ -365,6 +387,13 @@ class Store(Protocol):
 
     def status(self) -> StoreStatus:
         """Tell how the store is."""
+        ...
+
+    async def probe(self) -> None:
+        """Write something that changes nothing, as durably as everything else is written.
+
+        Errors: StoreError when nothing can be kept now, or the store is not of this version any more.
+        """
         ...
 
     async def close(self) -> None:

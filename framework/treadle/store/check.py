@@ -7,15 +7,16 @@ are, whether a content is what its digest names) is asked here. Nothing is chang
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
 from treadle import lifecycle
 from treadle.errors import Problem, StoreError
 from treadle.store.connection import Connection, connect
+from treadle.store.files import path_of_content
 from treadle.store.migrate import BUSY_MS, newest, refuse_foreign
 from treadle.store.queries import checks
 
@@ -23,6 +24,11 @@ CODE = "TR068"
 
 _COUNTED = """
 SELECT (SELECT count(*) FROM threads), (SELECT count(*) FROM messages), (SELECT count(*) FROM runs)
+"""
+
+_FILES = """
+SELECT f.tenant, f.id, f.bytes, f.sha256, c.body FROM files f
+LEFT JOIN file_contents c ON c.tenant = f.tenant AND c.id = f.id
 """
 
 _STATUSES = (
@@ -135,6 +141,24 @@ def _contents(connection: Connection, files: Path | None) -> Iterator[tuple[str,
         content = body if body is not None else _read(files, tenant, digest)
         if content is None or len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             yield "a large text has the content that its digest names", "", str(digest)
+
+
+    for row in connection.execute(_FILES):
+        if not _is_whole(files, row):
+            yield "a file has the content that was uploaded", str(row[1]), f"tenant {row[0]}"
+
+
+def _is_whole(files: Path | None, row: Sequence[Any]) -> bool:
+    tenant, id_, size, sha256, body = row
+    if body is not None:
+        return len(body) == size and hashlib.sha256(body).hexdigest() == sha256
+    if files is None:
+        return False
+    try:
+        with path_of_content(files, tenant, id_).open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == str(sha256)
+    except OSError:
+        return False
 
 
 def _read(files: Path | None, tenant: str, digest: str) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -36,6 +37,16 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     for folder in missing:
         sync_folder(folder.parent)
+
+
+def tenant_folder(folder: Path, tenant: str) -> Path:
+    """Give where the files of a tenant are, below the folder of a store's files."""
+    return folder / hashlib.sha256(tenant.encode()).hexdigest()[:16]
+
+
+def path_of_content(folder: Path, tenant: str, id_: str) -> Path:
+    """Give where the content of an uploaded file is, where it is beside the database."""
+    return tenant_folder(folder, tenant) / id_[-2:] / id_
 
 
 def sync_folder(path: Path) -> None:

@@ -19,7 +19,7 @@ from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.key import Key
-from treadle.objects.message import Message
+from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import PendingCall, Run, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
@@ -103,6 +103,8 @@ def message_body(record: Message) -> str | None:
         body["metadata"] = record.metadata
     if record.incomplete_reason:
         body["incomplete_reason"] = record.incomplete_reason
+    if record.is_deleted:
+        body["is_deleted"] = True
     if record.role == "assistant" and record.run_id is None and record.agent_id:
         body["agent_id"] = record.agent_id
     if record.id and queue_number(record.id) is not None:
@@ -150,28 +152,35 @@ def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
     body: dict[str, Any] = _loads(row[10]) if row[10] else {}
     calls = body.pop("tool_calls", None)
     if calls:
-        body["tool_calls"] = [{"id": c[0], "name": c[1], "arguments": c[2]} for c in calls]
+        body["tool_calls"] = tuple(
+            ToolCall.trusted({"id": c[0], "name": c[1], "arguments": c[2]}) for c in calls
+        )
+    if "attachments" in body:
+        body["attachments"] = tuple(body["attachments"])
     if "agent_id" not in body:
         body["agent_id"] = row[13]
     id_ = body.pop("id", None)
     if id_ is None:
-        id_ = message_id(tenant, row[0] >> SEQ_BITS, thread_id, row[0] & SEQ_MASK) if row[1] else ""
-    return Message(
-        id=id_,
-        tenant=tenant,
-        thread_id=thread_id,
-        seq=row[0] & SEQ_MASK,
-        role=row[2],
-        status=row[3],
-        reply_seq=row[4],
-        call_index=row[5],
-        tokens=row[6],
-        created_ms=row[7],
-        completed_ms=row[7] if row[3] == "completed" else None,
-        text=text,
-        run_id=row[12],
+        is_seen = row[1] or "is_deleted" in body
+        id_ = message_id(tenant, row[0] >> SEQ_BITS, thread_id, row[0] & SEQ_MASK) if is_seen else ""
+    values: dict[str, Any] = {
+        "id": id_,
+        "tenant": tenant,
+        "thread_id": thread_id,
+        "seq": row[0] & SEQ_MASK,
+        "role": row[2],
+        "status": row[3],
+        "reply_seq": row[4],
+        "call_index": row[5],
+        "tokens": row[6],
+        "created_ms": row[7],
+        "completed_ms": row[7] if row[3] == "completed" else None,
+        "text": text,
+        "run_id": row[12],
         **body,
-    )
+    }
+    # Parts are of several kinds, which only the model tells apart.
+    return Message(**values) if "parts" in body else Message.trusted(values)
 
 
 _RUN_BODY = ("model", "inputs", "incomplete_reason", "output")

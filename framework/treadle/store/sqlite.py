@@ -1,7 +1,7 @@
 """The store in a SQLite file: WAL, one writer connection, commits gathered into groups.
 
 Commits that arrive while the event loop turns are written in one transaction, each inside its own savepoint,
-and acknowledged after it: a thousand runs share one fsync. A single walk commits at once, since there is
+and acknowledged after it: a thousand runs share one fsync. A single walk or client commits at once, since there is
 nothing to gather. Where an fsync is slow the group is written on a thread, so that the loop goes on.
 
 Hazard: the writer connection is used by one transaction at a time; while a group is written on the thread,
@@ -39,7 +39,7 @@ from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
 from treadle.objects.key import Key
-from treadle.objects.message import Message
+from treadle.objects.message import Message, estimate_tokens
 from treadle.objects.run import Run, RunStatus, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
@@ -51,9 +51,9 @@ from treadle.store.base import (
     Committed,
     Due,
     Graph,
-    Noun,
     Order,
     Request,
+    Stored,
     StoreStatus,
     T,
 )
@@ -66,15 +66,15 @@ from treadle.store.files import (
     sync_folder,
     use_wal,
 )
-from treadle.store.migrate import migrate, refuse_foreign
+from treadle.store.migrate import migrate, newest, refuse_foreign
 from treadle.store.queries import load
+from treadle.store.sqlite_files import Access, SqliteFiles
 from treadle.store.translate import RESTORE, translate
 
 logger = logging.getLogger("treadle.store")
 
 R = TypeVar("R")
 Work = Callable[[], Any]
-Stored = Noun | Graph | Blob
 
 LARGE_BYTES = 256 * 1024
 """A text longer than this is kept as a blob, once."""
@@ -88,6 +88,8 @@ IMPATIENT_MS = 50
 """How much of that on the event loop; the rest is waited on the thread, so that everything else goes on."""
 CONTENDED_S = 1.0
 """How long the thread is used after somebody else held the lock."""
+GATHERED = 100
+"""Commits in a row that came alone, after which they are no longer gathered."""
 CHECKPOINT_PAGES = {"full": 1000, "normal": 4000}
 """Pages of the log between two checkpoints, by durability.
 
@@ -152,6 +154,8 @@ class SqliteStore:
         self._heart_lock = threading.Lock()
         self._queue: list[tuple[Work, asyncio.Future[Any]]] = []
         self._scheduled = False
+        self._has_written = False
+        self._gathering = 0
         self._writing = False
         self._commit_s = 0.0
         self._contended_until = 0.0
@@ -159,6 +163,16 @@ class SqliteStore:
         # In the order in which they came, as a set of them would not be.
         self._news: dict[asyncio.Event, None] = {}
         self._closed = False
+        self.files = SqliteFiles(
+            Access(
+                name=self._name,
+                folder=path.parent / "files" if path else None,
+                write=self._write,
+                run=self._run,
+                changes=self._changes,
+                read=self._read,
+            )
+        )
 
     def _connect(self, *, durability: Literal["full", "normal"] | None = None) -> Connection:
         connection: Connection | None = None
@@ -191,18 +205,30 @@ class SqliteStore:
     async def _write(self, work: Callable[[], R]) -> R:
         """Run the work in a transaction and return when it is durable."""
         self._check_open()
-        if len(self._walked) <= 1 and not self._queue and not self._writing and not self._is_slow:
+        loop = asyncio.get_running_loop()
+        if self._is_alone and not self._queue and not self._writing and not self._is_slow:
+            self._has_written = True
+            loop.call_soon(self._next_turn)
             try:
                 return self._transact(work)
             except _Locked:
                 self._contended_until = self._timer() + CONTENDED_S
-        loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._queue.append((work, future))
         if not self._scheduled and not self._writing:
             self._scheduled = True
             loop.call_soon(self._flush)
         return await future
+
+    @property
+    def _is_alone(self) -> bool:
+        """Tell whether a commit that comes now is likely to be the only one of its turn of the loop."""
+        if self._has_written:
+            self._gathering = GATHERED
+        return len(self._walked) <= 1 and not self._gathering
+
+    def _next_turn(self) -> None:
+        self._has_written = False
 
     def _transact(self, work: Callable[[], R]) -> R:
         try:
@@ -312,6 +338,7 @@ class SqliteStore:
         self._queue = []
         if not group:
             return
+        self._gathering = GATHERED if len(group) > 1 else max(0, self._gathering - 1)
         if not self._is_slow or self._path is None:
             try:
                 results = self._write_group(group)
@@ -451,8 +478,7 @@ class SqliteStore:
             else:
                 stored = tuple(self._insert_one(tenant, r, claim_by, made, threads) for r in records)
             if request is not None:
-                values = (tenant, request.key, request.digest, _id_of(stored[-1]), request.now_ms)
-                self._cursor.execute(self._sql["insert_request"], values)
+                self._insert_request(tenant, request, _id_of(stored[-1]))
             return stored
 
         try:
@@ -474,6 +500,11 @@ class SqliteStore:
         found = self._cursor.execute(self._sql["get_request"], (tenant, request.key)).fetchone()
         if found is not None:
             raise _repeated(request, found)
+
+    def _insert_request(self, tenant: str, request: Request, object_id: str) -> None:
+        stands_for = request.object_id or object_id
+        values = (tenant, request.key, request.digest, stands_for, request.now_ms)
+        self._cursor.execute(self._sql["insert_request"], values)
 
     def _insert_one(
         self,
@@ -507,6 +538,9 @@ class SqliteStore:
                 return record
             case Blob():
                 self._insert_blob(tenant, record)
+                return record
+            case _:
+                self.files.insert(tenant, record)
                 return record
 
     def _insert_agent(self, tenant: str, agent: Agent) -> None:
@@ -732,14 +766,15 @@ class SqliteStore:
             found = sorted(found + late)[:limit]
         return [Due._make((*row[:4], *map(bool, row[4:7]), row[7], bool(row[8]))) for row in found]
 
-    async def tidy(self, *, asked_before_ms: int) -> None:
-        """Forget dead walkers that hold nothing, and clients' keys that are older than that."""
+    async def tidy(self, *, asked_before_ms: int, now_ms: int = 0) -> None:
+        """Forget dead walkers that hold nothing, files that have expired, and what is older than a time."""
 
-        def work() -> None:
+        def work() -> list[tuple[str, str]]:
             self._cursor.execute(self._sql["forget_walkers"])
             self._cursor.execute(self._sql["forget_requests"], (asked_before_ms,))
+            return self.files.delete_expired(now_ms)
 
-        await self._write(work)
+        await self.files.sweep(await self._write(work), left_before_ms=asked_before_ms)
 
     def _next_seq(self, thread_no: int) -> int:
         row = self._cursor.execute(self._sql["last_position"], (thread_no, thread_no)).fetchone()
@@ -840,6 +875,12 @@ class SqliteStore:
         except (apsw.Error, UnicodeDecodeError) as e:
             raise translate(e, self._name) from e
 
+    def _run(self, query: str, values: tuple[Any, ...]) -> Cursor:
+        return self._cursor.execute(self._sql[query], values)
+
+    def _changes(self) -> int:
+        return self._writer.changes()
+
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed", hint="open it again")
@@ -935,6 +976,7 @@ class SqliteStore:
         before: str | None = None,
         limit: int = 20,
         order: Order = "desc",
+        run: str | None = None,
     ) -> list[T]:
         """Give a page of objects in the order they were made."""
         if cls is Agent:
@@ -958,7 +1000,10 @@ class SqliteStore:
         base = self._thread_no(tenant, parent, self._reading()) << rows.SEQ_BITS
         positions = [self._bound(tenant, parent, id_, base) for id_ in (after, before)]
         low, high = _span(positions[0], positions[1], order, base, base + (1 << rows.SEQ_BITS))
-        found = self._read(f"list_messages_{order}", (tenant, low, high, limit))
+        of_run = None if run is None else self._read_one("number_of_run", (tenant, run))
+        if run is not None and of_run is None:
+            return []
+        found = self._read(f"list_messages_{order}", (tenant, low, high, limit, of_run and of_run[0]))
         return cast("list[T]", [self._message(tenant, row, parent) for row in found])
 
     def _bound(self, tenant: str, thread_id: str, id_: str | None, base: int) -> int | None:
@@ -1012,6 +1057,12 @@ class SqliteStore:
             else self._read(f"rows_{order}", (*bounds, limit))
         )
         return [self._message(tenant, row, thread_id) for row in found]
+
+    async def length(self, tenant: str, thread_id: str) -> int:
+        """Give how many rows a thread has."""
+        no = self._thread_no(tenant, thread_id, self._reading())
+        row = self._read_one("last_position", (no, no))
+        return (row[0] & rows.SEQ_MASK) if row and row[0] else 0
 
     async def active_run(self, tenant: str, thread_id: str) -> str | None:
         """Give the id of the run that a thread is busy with."""
@@ -1085,8 +1136,11 @@ class SqliteStore:
 
         await self._write(work)
 
-    async def delete(self, tenant: str, record: Agent | Thread, *, now_ms: int) -> None:
-        """Remove an agent from sight, or a thread with all that is in it."""
+    async def delete(self, tenant: str, record: Agent | Thread | Message, *, now_ms: int) -> None:
+        """Remove an agent from sight, a thread with all that is in it, or the content of a message."""
+        if isinstance(record, Message):
+            await self._write(lambda: self._delete_message(tenant, record))
+            return
 
         def agent() -> None:
             self._cursor.execute(self._sql["delete_agent"], (now_ms, tenant, record.id))
@@ -1118,6 +1172,29 @@ class SqliteStore:
             await self._write(agent)
             return
         await self._write(thread)
+
+    def _delete_message(self, tenant: str, record: Message) -> None:
+        cursor, sql = self._cursor, self._sql
+        queued, number = self._queued(tenant, record.id), rows.queue_number(record.id)
+        if isinstance(queued, Message) and number is not None:
+            cursor.execute(sql["delete_queued"], (tenant, number[0]))
+            return
+        place = rows.position(tenant, record.id)
+        position = queued if isinstance(queued, int) else place[0] if place else -1
+        active = cursor.execute(sql["active_run"], (tenant, position >> rows.SEQ_BITS)).fetchone()
+        if active:
+            raise ThreadBusy(
+                f"Can't delete messages from {record.thread_id} while a run {active[0]} is active.",
+                hint="wait for the run, or cancel it",
+                status="active",
+            )
+        gone = record.model_copy(
+            update={"text": None, "parts": (), "attachments": (), "metadata": {}, "is_deleted": True}
+        )
+        tokens = estimate_tokens(sum(len(c.name) + len(c.arguments) for c in record.tool_calls))
+        cursor.execute(sql["delete_message"], (tokens, rows.message_body(gone), tenant, position))
+        if not self._writer.changes():
+            raise NotFound("message", record.id)
 
     async def claim(
         self, tenant: str, run_id: str, walker: Walker, *, now_ms: int, rev: int | None = None
@@ -1169,6 +1246,9 @@ class SqliteStore:
     def _commit(self, cp: Checkpoint) -> Committed:
         cursor, run = self._cursor, cp.run
         tenant = run.tenant
+        if cp.request is not None:
+            # Before the run is looked at: what was asked before has moved it on.
+            self._refuse_repeated(tenant, cp.request)
         key = (tenant, run.id)
         no, thread_no = self._runs[key] = self._runs.get(key) or self._run_no(tenant, run.id, cursor)
         _trim(self._runs)
@@ -1182,6 +1262,8 @@ class SqliteStore:
             raise StateError(f"run {run.id} has ended, and takes no more", status=run.status, event="commit")
         if cp.statements:
             statements.run(self._writer, cp.statements)
+        if cp.request is not None:
+            self._insert_request(tenant, cp.request, run.id)
         for blob in cp.blobs:
             self._insert_blob(tenant, blob)
         for message in cp.messages:
@@ -1323,6 +1405,20 @@ class SqliteStore:
         writable = self._path is None or os.access(self._path, os.W_OK)
         library = f"SQLite {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})"
         return StoreStatus(self._name, library, version, writable, self._durability)
+
+    async def probe(self) -> None:
+        """Write the schema's version as it is: one page and a commit, in the order of everything else."""
+
+        def work() -> None:
+            version = refuse_foreign(self._writer, name=self._name)
+            if version != newest():
+                raise StoreError(
+                    f"{self._name} has schema version {version}; this treadle writes {newest()}",
+                    hint="it was replaced while it was open: close this process, then open the store again",
+                )
+            self._writer.pragma("user_version", version)
+
+        await self._write(work)
 
     async def close(self) -> None:
         """Write what has gathered and let the file go."""

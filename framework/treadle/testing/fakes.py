@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from itertools import count
 
+from treadle.ids import begin
 from treadle.providers.scripted import ScriptedProvider
 
 __all__ = ["CountedIds", "FrozenClock", "ScriptedProvider"]
@@ -85,4 +86,4 @@ class CountedIds:
 
     def new(self, prefix: str) -> str:
         """Give the next id of a prefix."""
-        return f"{prefix}_{next(self._counters.setdefault(prefix, count(1))):024d}"
+        return f"{begin(prefix)}{next(self._counters.setdefault(prefix, count(1))):024d}"

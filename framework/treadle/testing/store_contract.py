@@ -4,7 +4,8 @@
         def open(self):
             return MyStore(fresh_database())
 
-Each test opens a store of its own, empty, in an event loop of its own; nothing but pytest is needed.
+Each test opens a store of its own, empty, in an event loop of its own; nothing but pytest is needed. What is about
+files and vector stores is the `FileContract` of `file_contract`, to be subclassed in the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import count
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import pytest
 
@@ -29,7 +30,7 @@ from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
 from treadle.store.base import Blob, Checkpoint, Committed, Graph, Order, Request, Store
 
-_S = TypeVar("_S", bound="StoreContract")
+_S = TypeVar("_S", bound="Opens")
 _N = TypeVar("_N", Agent, Thread, Message, Run)
 
 TENANT = "default"
@@ -150,6 +151,14 @@ class Walked:
             await store.steps(tenant, self.run.id),
             await store.events(tenant, self.run.id),
         )
+
+
+class Opens(Protocol):
+    """What opens the store that a suite is about."""
+
+    def open(self) -> Store:
+        """Give a store that is empty and shares nothing with another one."""
+        ...
 
 
 def on_a_store(
@@ -528,7 +537,7 @@ class StoreContract:
         agent, graph, thread = an_agent(), a_graph(), a_thread()
         begun = a_run(
             agent, thread, graph, model="m", inputs={"a": [1]}, metadata={"k": "é"}, expires_ms=77,
-            overrides=RunOverrides(temperature=0.5, instructions="x", output_schema={"type": "object"}),
+            overrides=RunOverrides(temperature=0.5, instructions="x", output={"schema": {"type": "object"}}),
         )  # fmt: skip
         await store.insert(TENANT, agent, graph, thread, begun)
         begun = begun.model_copy(update={"first_seq": 1})

@@ -165,3 +165,32 @@ WHERE s.edge IN ('approval', 'unknown') AND json_extract(s.body, '$.asked.digest
 OR s.edge = 'approved' AND coalesce(json_extract(s.body, '$.decision.verdict'), '') <> 'approve'
 OR json_extract(s.body, '$.decision.verdict') = 'reject' AND s.status = 'completed'
   AND coalesce(json_extract(s.body, '$.last_error.code'), '') NOT IN ('approval_rejected', 'outcome_unknown');
+
+-- name: lost_contents
+-- a content belongs to a file, and is as long as it says
+SELECT c.id, 'tenant ' || c.tenant || ', ' || length(c.body) || ' bytes' FROM file_contents c
+LEFT JOIN files f ON f.tenant = c.tenant AND f.id = c.id WHERE f.id IS NULL OR f.bytes <> length(c.body);
+
+-- name: lost_vector_store_files
+-- a file of a vector store is a file, and the vector store is there, both of its own tenant
+SELECT l.store, 'file ' || l.file || ' of tenant ' || l.tenant FROM vector_store_files l
+LEFT JOIN files f ON f.tenant = l.tenant AND f.id = l.file
+LEFT JOIN vector_stores v ON v.tenant = l.tenant AND v.id = l.store
+WHERE f.id IS NULL OR v.id IS NULL;
+
+-- name: miscounted_vector_stores
+-- a vector store knows how many files it has, and their bytes
+SELECT v.id, 'it counts ' || v.in_progress || ', ' || v.completed || ', ' || v.failed || ', ' || v.cancelled || ' and ' || v.usage_bytes || ' bytes'
+FROM vector_stores v LEFT JOIN vector_store_files l ON l.tenant = v.tenant AND l.store = v.id GROUP BY v.tenant, v.id
+HAVING v.in_progress <> coalesce(sum(l.status = 'in_progress'), 0) OR v.completed <> coalesce(sum(l.status = 'completed'), 0)
+OR v.failed <> coalesce(sum(l.status = 'failed'), 0) OR v.cancelled <> coalesce(sum(l.status = 'cancelled'), 0)
+OR v.usage_bytes <> coalesce(sum(l.usage_bytes), 0);
+
+-- name: miscounted_batches
+-- a batch knows how many files it has, and belongs to a vector store
+SELECT b.id, 'it counts ' || b.in_progress || ', ' || b.completed || ', ' || b.failed || ', ' || b.cancelled
+FROM file_batches b LEFT JOIN vector_stores v ON v.tenant = b.tenant AND v.id = b.store
+LEFT JOIN vector_store_files l ON l.tenant = b.tenant AND l.store = b.store AND l.batch = b.id GROUP BY b.tenant, b.id
+HAVING v.id IS NULL
+OR b.in_progress <> coalesce(sum(l.status = 'in_progress'), 0) OR b.completed <> coalesce(sum(l.status = 'completed'), 0)
+OR b.failed <> coalesce(sum(l.status = 'failed'), 0) OR b.cancelled <> coalesce(sum(l.status = 'cancelled'), 0);

@@ -121,6 +121,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- New notes of a message.
 UPDATE messages SET body = ? WHERE tenant = ? AND pos = ? AND listed = 1;
 
+-- name: delete_message
+-- Take the content of a message away; its place stays, since a thread's rows count without a gap.
+UPDATE messages SET listed = 0, text = NULL, blob = NULL, tokens = ?, body = ? WHERE tenant = ? AND pos = ? AND listed = 1;
+
+-- name: delete_queued
+-- A message that waited, and is not to be appended any more.
+DELETE FROM queue WHERE tenant = ? AND no = ? AND pos IS NULL;
+
 -- name: get_message
 -- One message by its id, with its thread and its run.
 SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, t.id, r.id, r.agent_id
@@ -131,13 +139,15 @@ WHERE m.tenant = ? AND m.pos = ? AND m.listed = 1;
 -- What a thread's readers see, from the oldest on.
 SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, NULL, r.id, r.agent_id
 FROM messages m LEFT JOIN runs r ON r.no = m.run
-WHERE m.tenant = ? AND m.pos > ? AND m.pos < ? AND m.listed = 1 ORDER BY m.pos ASC LIMIT ?;
+WHERE m.tenant = ?1 AND m.pos > ?2 AND m.pos < ?3 AND m.listed = 1 AND (?5 IS NULL OR m.run = ?5)
+ORDER BY m.pos ASC LIMIT ?4;
 
 -- name: list_messages_desc
 -- What a thread's readers see, from the newest on.
 SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, NULL, r.id, r.agent_id
 FROM messages m LEFT JOIN runs r ON r.no = m.run
-WHERE m.tenant = ? AND m.pos > ? AND m.pos < ? AND m.listed = 1 ORDER BY m.pos DESC LIMIT ?;
+WHERE m.tenant = ?1 AND m.pos > ?2 AND m.pos < ?3 AND m.listed = 1 AND (?5 IS NULL OR m.run = ?5)
+ORDER BY m.pos DESC LIMIT ?4;
 
 -- name: rows_asc
 -- Every row of a thread, as the model is sent them, from the oldest on.
@@ -152,7 +162,7 @@ FROM messages WHERE tenant = ? AND pos > ? AND pos < ? ORDER BY pos DESC LIMIT ?
 -- name: first_user_row
 -- The row with which a thread begins.
 SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
-FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' ORDER BY pos ASC LIMIT 1;
+FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' AND listed = 1 ORDER BY pos ASC LIMIT 1;
 
 -- name: insert_run
 -- A new run of a graph that is there, and of a version of an agent that is not deleted.
@@ -423,3 +433,153 @@ INSERT INTO blobs (tenant, digest, bytes, body) VALUES (?, ?, ?, ?) ON CONFLICT 
 -- name: get_blob
 -- A large text, or NULL where it is a file.
 SELECT body FROM blobs WHERE tenant = ? AND digest = ?;
+
+-- name: insert_file
+-- A new file.
+INSERT INTO files (tenant, id, filename, purpose, bytes, sha256, media_type, created_ms, expires_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_file_content
+-- The content of a file that is small.
+INSERT INTO file_contents (tenant, id, body) VALUES (?, ?, ?);
+
+-- name: get_file
+-- One file.
+SELECT id, filename, purpose, bytes, sha256, media_type, created_ms, expires_ms FROM files WHERE tenant = ? AND id = ?;
+
+-- name: get_file_content
+-- The content of a file, unless it is beside the database.
+SELECT body FROM file_contents WHERE tenant = ? AND id = ?;
+
+-- name: list_files_asc
+-- Files that have not expired, of one purpose or of all, from the oldest on, between two ids.
+SELECT id, filename, purpose, bytes, sha256, media_type, created_ms, expires_ms FROM files
+WHERE tenant = ?1 AND id > ?2 AND id < ?3 AND (?4 IS NULL OR purpose = ?4) AND (expires_ms IS NULL OR expires_ms > ?5) ORDER BY id ASC LIMIT ?6;
+
+-- name: list_files_desc
+-- Files that have not expired, of one purpose or of all, from the newest on, between two ids.
+SELECT id, filename, purpose, bytes, sha256, media_type, created_ms, expires_ms FROM files
+WHERE tenant = ?1 AND id > ?2 AND id < ?3 AND (?4 IS NULL OR purpose = ?4) AND (expires_ms IS NULL OR expires_ms > ?5) ORDER BY id DESC LIMIT ?6;
+
+-- name: bytes_of_files
+-- How many bytes the files of a tenant have.
+SELECT coalesce(sum(bytes), 0) FROM files WHERE tenant = ?;
+
+-- name: expired_files
+-- Files of every tenant whose time is over.
+SELECT tenant, id FROM files WHERE expires_ms IS NOT NULL AND expires_ms <= ?;
+
+-- name: tenants_with_files
+-- Everybody who has a file.
+SELECT DISTINCT tenant FROM files;
+
+-- name: delete_file
+-- A file's own row.
+DELETE FROM files WHERE tenant = ? AND id = ?;
+
+-- name: delete_file_content
+-- What a small file contained.
+DELETE FROM file_contents WHERE tenant = ? AND id = ?;
+
+-- name: delete_file_links
+-- A file in every vector store.
+DELETE FROM vector_store_files WHERE tenant = ? AND file = ?;
+
+-- name: insert_vector_store
+-- A new vector store, without files.
+INSERT INTO vector_stores (tenant, id, created_ms, last_active_ms, expires_days, body) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: get_vector_store
+-- One vector store, with the numbers of its files.
+SELECT id, created_ms, last_active_ms, expires_days, body, in_progress, completed, failed, cancelled, usage_bytes FROM vector_stores WHERE tenant = ? AND id = ?;
+
+-- name: list_vector_stores_asc
+-- Vector stores from the oldest on, between two ids.
+SELECT id, created_ms, last_active_ms, expires_days, body, in_progress, completed, failed, cancelled, usage_bytes FROM vector_stores
+WHERE tenant = ? AND id > ? AND id < ? ORDER BY id ASC LIMIT ?;
+
+-- name: list_vector_stores_desc
+-- Vector stores from the newest on, between two ids.
+SELECT id, created_ms, last_active_ms, expires_days, body, in_progress, completed, failed, cancelled, usage_bytes FROM vector_stores
+WHERE tenant = ? AND id > ? AND id < ? ORDER BY id DESC LIMIT ?;
+
+-- name: replace_vector_store
+-- New notes of a vector store, and when it was last used.
+UPDATE vector_stores SET last_active_ms = max(last_active_ms, ?), expires_days = ?, body = ? WHERE tenant = ? AND id = ?;
+
+-- name: touch_vector_store
+-- A vector store is used.
+UPDATE vector_stores SET last_active_ms = max(last_active_ms, ?) WHERE tenant = ? AND id = ?;
+
+-- name: delete_vector_store
+-- A vector store's own row; its files go after it.
+DELETE FROM vector_stores WHERE tenant = ? AND id = ?;
+
+-- name: delete_vector_store_files
+-- The files of a vector store that is gone, which stay files.
+DELETE FROM vector_store_files WHERE tenant = ? AND store = ?;
+
+-- name: delete_vector_store_batches
+-- The batches of a vector store that is gone.
+DELETE FROM file_batches WHERE tenant = ? AND store = ?;
+
+-- name: put_vector_store_file
+-- A file that is there into a vector store that is there; one that is in it already is put in anew.
+INSERT INTO vector_store_files (tenant, store, file, batch, status, usage_bytes, created_ms, body)
+SELECT f.tenant, v.id, f.id, ?4, ?5, ?6, ?7, ?8 FROM files f JOIN vector_stores v ON v.tenant = f.tenant
+WHERE f.tenant = ?1 AND v.id = ?2 AND f.id = ?3
+ON CONFLICT (tenant, store, file) DO UPDATE SET batch = excluded.batch, status = excluded.status,
+  usage_bytes = excluded.usage_bytes, body = excluded.body;
+
+-- name: get_vector_store_file
+-- A file of a vector store.
+SELECT store, file, batch, status, usage_bytes, created_ms, body FROM vector_store_files WHERE tenant = ? AND store = ? AND file = ?;
+
+-- name: number_of_vector_store_file
+-- The place of a file in the order of its vector store.
+SELECT no FROM vector_store_files WHERE tenant = ? AND store = ? AND file = ?;
+
+-- name: list_vector_store_files_asc
+-- Files of a vector store, of one batch, in one status or all, from the oldest on.
+SELECT store, file, batch, status, usage_bytes, created_ms, body FROM vector_store_files
+WHERE tenant = ?1 AND store = ?2 AND no > ?3 AND no < ?4 AND (?5 IS NULL OR batch = ?5) AND (?6 IS NULL OR status = ?6)
+ORDER BY no ASC LIMIT ?7;
+
+-- name: list_vector_store_files_desc
+-- Files of a vector store, of one batch, in one status or all, from the newest on.
+SELECT store, file, batch, status, usage_bytes, created_ms, body FROM vector_store_files
+WHERE tenant = ?1 AND store = ?2 AND no > ?3 AND no < ?4 AND (?5 IS NULL OR batch = ?5) AND (?6 IS NULL OR status = ?6)
+ORDER BY no DESC LIMIT ?7;
+
+-- name: waiting_vector_store_files
+-- Files of a vector store that nobody has read yet.
+SELECT store, file, batch, status, usage_bytes, created_ms, body FROM vector_store_files
+WHERE tenant = ? AND store = ? AND status = 'in_progress' ORDER BY no LIMIT ?;
+
+-- name: settle_vector_store_file
+-- What became of a file that was being read.
+UPDATE vector_store_files SET status = ?, usage_bytes = ?, body = ?
+WHERE tenant = ? AND store = ? AND file = ? AND status = 'in_progress';
+
+-- name: annotate_vector_store_file
+-- New attributes of a file of a vector store.
+UPDATE vector_store_files SET body = ? WHERE tenant = ? AND store = ? AND file = ?;
+
+-- name: delete_vector_store_file
+-- A file out of a vector store; it stays a file.
+DELETE FROM vector_store_files WHERE tenant = ? AND store = ? AND file = ?;
+
+-- name: insert_file_batch
+-- A new batch, without files, of a vector store that is there.
+INSERT INTO file_batches (tenant, id, store, created_ms) SELECT tenant, ?3, id, ?4 FROM vector_stores WHERE tenant = ?1 AND id = ?2;
+
+-- name: get_file_batch
+-- One batch, with the numbers of its files.
+SELECT id, store, created_ms, is_cancelled, in_progress, completed, failed, cancelled FROM file_batches WHERE tenant = ? AND id = ?;
+
+-- name: cancel_file_batch
+-- Mark a batch that is not all read as cancelled.
+UPDATE file_batches SET is_cancelled = 1 WHERE tenant = ? AND id = ? AND in_progress > 0;
+
+-- name: cancel_batch_files
+-- What is not read of a batch stays unread.
+UPDATE vector_store_files SET status = 'cancelled' WHERE tenant = ? AND store = ? AND batch = ? AND status = 'in_progress';

@@ -1,0 +1,104 @@
+"""Serve an open treadle over HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from treadle.errors import ConfigurationError
+from treadle.server.app import Door, Server
+
+logger = logging.getLogger("treadle.server")
+
+GRACE_S = 10
+"""How long requests that are under way may take after the server was told to stop."""
+IDLE_S = 75
+"""How long a connection without a request stays open."""
+BACKLOG = 2048
+HEAD_BYTES = 64 * 1024
+"""How long the head of a request can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The files of a certificate and of its key."""
+
+    certificate: Path
+    key: Path
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without hands of its own on the process's signals: whoever runs it has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Give a listening socket.
+
+    Errors: ConfigurationError for an address that cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError as e:
+        listening.close()
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {e.strerror or e}",
+            hint="take another port: --port 0 takes a free one",
+        ) from e
+    return listening
+
+
+async def serve(
+    server: Server,
+    listening: socket.socket,
+    *,
+    stop: asyncio.Event,
+    tls: Tls | None = None,
+    on_started: Callable[[], None] | None = None,
+) -> None:
+    """Answer requests until `stop` is set; then let those that are under way end, and close the streams."""
+    config = uvicorn.Config(
+        Door(server),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        ssl_certfile=str(tls.certificate) if tls else None,
+        ssl_keyfile=str(tls.key) if tls else None,
+    )
+    serving = _Uvicorn(config)
+    task = asyncio.create_task(serving.serve(sockets=[listening]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        while not serving.started and not task.done():
+            await asyncio.sleep(0)
+        if on_started is not None and serving.started:
+            on_started()
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.draining.set()
+        stopping.cancel()
+        serving.should_exit = True
+        await task

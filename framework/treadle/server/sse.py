@@ -1,0 +1,180 @@
+"""Runs as streams of server-sent events, in the framing that both SDKs read.
+
+Rules
+
+1. An event is a line `event:`, a line `data:` of JSON, and an empty line, all ended by a single line feed; the last
+   line of a committed event comes with `id:`, the number to go on after.
+2. What keeps a silent connection open is a comment with one line feed and no empty line: readers take it for the
+   beginning of the next event.
+3. A stream ends with `done`, or with `error` where the stream itself broke. A run that fails is no broken stream.
+4. A reader who goes away, or is too slow, costs the run nothing: it goes on, and can be followed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from treadle import wire
+from treadle.errors import StateError, TreadleError
+from treadle.engine.stream import Follower
+from treadle.lifecycle import is_terminal
+from treadle.objects.event import Event
+from treadle.objects.run import Run
+from treadle.objects.thread import Thread
+from treadle.server.problems import problem_of
+from treadle.service.event_lines import EventLines
+
+if TYPE_CHECKING:
+    from treadle.server.call import Call
+
+logger = logging.getLogger("treadle.server")
+
+KEEP_ALIVE_S = 15.0
+"""How long a stream is silent at most."""
+KEEP_ALIVE = b": keepalive\n"
+DONE = b"event: done\ndata: [DONE]\n\n"
+
+
+def frame(line: wire.Json) -> bytes:
+    """Give an event as it stands in the stream."""
+    seq = line.get("seq")
+    head = f"event: {line['event']}\n" if seq is None else f"id: {seq}\nevent: {line['event']}\n"
+    return head.encode() + b"data: " + to_json(line["data"]) + b"\n\n"
+
+
+def broken(error: Exception) -> bytes:
+    """Give the event that says that the stream broke, its last one."""
+    problem = problem_of(error)
+    found = {"code": problem.code, "message": problem.message, "param": problem.param, "type": "server_error"}
+    return b"event: error\ndata: " + to_json(found) + b"\n\n"
+
+
+async def of_run(
+    call: Call, run: Run, *, after: int = 0, until_rest: bool = True, thread: Thread | None = None
+) -> Response:
+    """Give a run's events after a number as an answer.
+
+    Shapes: with a `thread`, which was made for the run, its making comes first. Without `until_rest` a run that
+    waits for its client goes on being followed.
+    """
+    # Hazard: the deltas of a step are told to those who followed when it began, so following begins at once.
+    follower = call.treadle.runs.followed(run)
+    events = call.treadle.runs.follow(run.id, after=after, until_rest=until_rest, follower=follower)
+    return EventStream(call, run, follower, _told(call, run, events, after, thread))
+
+
+async def _told(
+    call: Call, run: Run, events: AsyncGenerator[Event], after: int, thread: Thread | None
+) -> AsyncGenerator[bytes]:
+    """Give the frames of a run's events, to the end of the stream."""
+    lines = EventLines(call.treadle, await call.server.agent_of(run))
+    try:
+        await lines.skip(run.id, after)
+        if thread is not None:
+            yield frame({"event": "thread.created", "data": wire.thread(thread)})
+        async with aclosing(events):
+            async for event in events:
+                told = [frame(line) for line in await lines.of(event)]
+                if told:
+                    yield b"".join(told)
+        now = await call.treadle.runs.get(run.id, output=False)
+        if is_terminal(now.status) or now.status == "requires_action":
+            yield DONE
+        else:
+            yield broken(StateError("The server is shutting down; follow the run again."))
+    except TreadleError as e:
+        yield broken(e)
+    except Exception as e:
+        logger.exception("the stream of run %s broke", run.id)
+        yield broken(e)
+
+
+class EventStream(Response):
+    """An answer that goes on as long as there is something to tell."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, call: Call, run: Run, follower: Follower, frames: AsyncGenerator[bytes]) -> None:
+        """Take the frames of a run's events, and who follows them."""
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._call = call
+        self._run = run
+        self._follower = follower
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send frames until the stream ends, the reader goes away, or the server shuts down."""
+        server = self._call.server
+        gone = asyncio.ensure_future(_gone(receive))
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            async with server.counted_stream(), aclosing(self._frames):
+                async for piece in self._pieces(gone):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if not gone.done():
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._call.treadle.runs.leave(self._run, self._follower)
+            is_gone = gone.done()
+            gone.cancel()
+        if is_gone and self._cancels:
+            await self._cancel()
+
+    async def _pieces(self, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:
+        """Give frames while they come, and signs of life where they do not."""
+        server = self._call.server
+        draining = asyncio.ensure_future(server.draining.wait())
+        following: asyncio.Future[bytes | None] | None = None
+        try:
+            while True:
+                if following is None:
+                    following = asyncio.ensure_future(anext(self._frames, None))
+                await asyncio.wait(
+                    {following, gone, draining}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if gone.done():
+                    return
+                if following.done():
+                    piece, following = following.result(), None
+                    if piece is None:
+                        return
+                    yield piece
+                elif draining.done():
+                    yield broken(StateError("The server is shutting down; follow the run again."))
+                    return
+                elif not await server.still_opens(self._call):
+                    return
+                else:
+                    yield KEEP_ALIVE
+        finally:
+            draining.cancel()
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+    @property
+    def _cancels(self) -> bool:
+        """Tell whether the run ends with its reader."""
+        asked = self._call.header("x-treadle-on-disconnect")
+        return (asked or self._call.server.spec.on_disconnect) == "cancel"
+
+    async def _cancel(self) -> None:
+        try:
+            await self._call.treadle.runs.cancel(self._run.id)
+        except StateError:
+            return  # It had ended.
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the reader has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
