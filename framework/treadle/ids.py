@@ -1,7 +1,7 @@
 """Prefixed ids that sort by the time they were made.
 
-An id is a prefix and 24 base-62 characters: 8 of Unix milliseconds, 16 of randomness. Ids made in one
-process in the same millisecond still sort in the order they were made.
+An id is a prefix, a mark (an underscore; a dash for files) and 24 base-62 characters: 8 of Unix milliseconds, 16 of
+randomness. Ids made in one process in the same millisecond still sort in the order they were made.
 """
 
 from __future__ import annotations
@@ -25,9 +25,15 @@ KINDS = {
     "step": "run step",
     "call": "tool call",
     "vs": "vector store",
+    "vsfb": "file batch",
     "file": "file",
     "key": "key",
 }
+
+
+def begin(prefix: str) -> str:
+    """Give what ids of a prefix begin with, the mark after it included: ``run_``, ``file-``."""
+    return f"{prefix}-" if prefix == "file" else f"{prefix}_"
 
 
 def _base62(number: int, pairs: int) -> str:
@@ -42,7 +48,7 @@ class Ids(Protocol):
     """Where new ids come from."""
 
     def new(self, prefix: str) -> str:
-        """Make an id that no one has yet: the prefix, an underscore, 24 characters."""
+        """Make an id that no one has yet: the prefix, its mark, 24 characters."""
         ...
 
 
@@ -63,7 +69,7 @@ class SortableIds:
             self._tail = int.from_bytes(os.urandom(12), "big") % (_TAIL // 2)
         else:
             self._tail += 1
-        return f"{prefix}_{_base62(self._ms, 4)}{_base62(self._tail, 8)}"
+        return f"{begin(prefix)}{_base62(self._ms, 4)}{_base62(self._tail, 8)}"
 
 
 def secret(characters: int) -> str:
@@ -85,7 +91,7 @@ def derive(prefix: str, parent_id: str, path: str) -> str:
     """
     head = parent_id.rpartition("_")[2][:8].rjust(8, "0")
     digest = blake2b(f"{parent_id}\x00{path}".encode(), digest_size=12).digest()
-    return f"{prefix}_{head}{_base62(int.from_bytes(digest, 'big') % _TAIL, 8)}"
+    return f"{begin(prefix)}{head}{_base62(int.from_bytes(digest, 'big') % _TAIL, 8)}"
 
 
 def mark(*parts: str) -> str:
@@ -130,4 +136,5 @@ def _number(text: str) -> int:
 
 def kind(id_: str) -> str | None:
     """Give the noun that an id's prefix names, or None for a foreign id."""
-    return KINDS.get(id_.partition("_")[0])
+    prefix = id_.partition("-" if id_.startswith("file") else "_")[0]
+    return KINDS.get(prefix)

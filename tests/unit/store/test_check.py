@@ -10,16 +10,22 @@ import pytest
 from treadle.errors import StoreError
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import Usage
+from treadle.objects.vector_store import FileBatch
 from treadle.store.base import Blob
 from treadle.store.check import check
 from treadle.store.queries import checks
 from treadle.store.sqlite import SqliteStore
+from treadle.testing.file_contract import a_link, a_vector_store, upload
 from treadle.testing.store_contract import Walked, a_message, a_step
 
 
 async def make(path):
     """Make a store with a run that completed after two tools, and one that waits for its client."""
     store = SqliteStore(path)
+    file, vector_store = await upload(store, b"text"), a_vector_store()
+    batch = FileBatch(id="vsfb_1", store_id=vector_store.id, created_ms=1)
+    link = a_link(vector_store, file, status="completed", batch_id=batch.id)
+    await store.insert("default", vector_store, batch, link)
     for is_done in (True, False):
         walked = await Walked.begin(store)
         calls = tuple(ToolCall(id=f"c{i}", name="f", arguments="{}") for i in range(2))
@@ -109,6 +115,10 @@ BREAKS = {
     "misplaced_messages": "INSERT INTO queue (tenant, thread, after, pos) VALUES ('default', 1, 1, (1 << 32) + 1)",
     "unknown_walkers": "UPDATE runs SET walker = 'nobody', status = 'in_progress' WHERE no = 2",
     "decided_without_leave": "UPDATE steps SET edge = 'approved' WHERE run = 1 AND n = 0",
+    "lost_contents": "UPDATE files SET bytes = 3",
+    "lost_vector_store_files": "DELETE FROM vector_stores",
+    "miscounted_vector_stores": "UPDATE vector_stores SET completed = 7",
+    "miscounted_batches": "UPDATE file_batches SET failed = 7",
 }
 SAID = dict(zip(BREAKS, (said for said, _ in checks()), strict=True))
 
@@ -143,6 +153,8 @@ def test_each_broken_promise_is_found_and_named(sound, tmp_path, name):
             "a large text has the content that its digest names",
         ),
         ("UPDATE blobs SET bytes = 3", "a large text has the content that its digest names"),
+        ("UPDATE file_contents SET body = x'00000000'", "a file has the content that was uploaded"),
+        ("DELETE FROM file_contents", "a file has the content that was uploaded"),
     ],
 )
 def test_what_sql_cannot_say_is_found_too(sound, tmp_path, sql, said):

@@ -14,6 +14,13 @@ OF_A_STEP = (
     "rows_asc", "rows_desc", "first_user_row", "steps_of_run", "events_after", "step_events_after", "get_run",
     "number_of_run", "active_run", "last_in_line", "get_request",
 )  # fmt: skip
+OF_FILES = (
+    "get_file", "get_file_content", "list_files_asc", "list_files_desc", "bytes_of_files", "expired_files",
+    "delete_file_links", "get_vector_store", "list_vector_stores_asc", "list_vector_stores_desc",
+    "delete_vector_store_files", "delete_vector_store_batches", "put_vector_store_file", "get_vector_store_file",
+    "number_of_vector_store_file", "list_vector_store_files_asc", "list_vector_store_files_desc",
+    "waiting_vector_store_files", "settle_vector_store_file", "get_file_batch", "cancel_batch_files",
+)  # fmt: skip
 OF_A_SWEEP = {"due_runs": "runs_active", "due_in_line": "runs_in_line", "forget_walkers": "runs_active"}
 
 
@@ -33,8 +40,8 @@ def plan(connection, query):
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()]
 
 
-@pytest.mark.parametrize("query", OF_A_STEP)
-def test_no_query_of_a_step_reads_a_whole_table(connection, query):
+@pytest.mark.parametrize("query", (*OF_A_STEP, *OF_FILES))
+def test_no_query_of_a_step_or_of_files_reads_a_whole_table(connection, query):
     assert [
         line for line in plan(connection, query) if line.startswith("SCAN") and "CONSTANT" not in line
     ] == []
