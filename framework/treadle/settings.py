@@ -6,8 +6,9 @@ The project document is read by the composition root; this file knows nothing of
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from treadle.errors import ConfigurationError
@@ -17,8 +18,13 @@ VARIABLES = {
     "TREADLE_TENANT": "the tenant of the command line",
     "TREADLE_DURABILITY": "full (default: a commit survives a power loss) or normal (a process crash only)",
     "TREADLE_MODEL": "the model that replaces the one a document names",
+    "TREADLE_API_KEY": "a key of the server, beside those that the store knows; it opens TREADLE_TENANT",
     "TREADLE_LEASE_S": "seconds after which a process that gives no sign of life loses its runs (default: 15)",
 }
+
+
+_LEAST_CHARS = 16
+_API_KEY = re.compile(r"[!-~]{16,512}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,12 @@ class Settings:
     durability: Literal["full", "normal"] = "full"
     model: str | None = None
     lease_s: float = 15.0
+    api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a key that is none, however the settings came about."""
+        if self.api_key is not None:
+            _refuse_api_key(self.api_key)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -54,4 +66,27 @@ class Settings:
             durability="full" if durability == "full" else "normal",
             model=env.get("TREADLE_MODEL") or None,
             lease_s=lease_s,
+            api_key=env.get("TREADLE_API_KEY"),
         )
+
+
+def _refuse_api_key(given: str) -> None:
+    """Refuse a key that no client could show, or that somebody could guess.
+
+    Hazard: a variable that is set to nothing is a deployment whose secret did not arrive. It must not count as the
+    wish for a server without one.
+
+    Errors: ConfigurationError, which does not quote the key.
+    """
+    if _API_KEY.fullmatch(given):
+        return
+    if not given:
+        said = "is empty"
+    elif len(given) < _LEAST_CHARS:
+        said = f"has {len(given)} characters"
+    else:
+        said = "cannot be sent in a header: it is too long, has blanks, or is no plain text"
+    raise ConfigurationError(
+        f"TREADLE_API_KEY {said}",
+        hint=f"give {_LEAST_CHARS} to 512 letters, digits and marks, or unset it and use: treadle keys create",
+    )

@@ -20,11 +20,14 @@ def test_every_variable_is_read() -> None:
             "TREADLE_DURABILITY": "normal",
             "TREADLE_MODEL": "offline",
             "TREADLE_LEASE_S": "20",
+            "TREADLE_API_KEY": "0123456789abcdef",
         }
     )
     assert read == Settings(
-        store="sqlite:///x.db", tenant="acme", durability="normal", model="offline", lease_s=20
-    )
+        store="sqlite:///x.db", tenant="acme", durability="normal", model="offline", lease_s=20,
+        api_key="0123456789abcdef",
+    )  # fmt: skip
+    assert "0123456789abcdef" not in repr(read)
     assert {name.removeprefix("TREADLE_").lower() for name in VARIABLES} == set(Settings.__slots__)
 
 
@@ -45,3 +48,11 @@ def test_a_value_that_cannot_be_is_refused_with_the_possible_ones() -> None:
 def test_the_process_environment_is_the_default_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREADLE_TENANT", "from-the-process")
     assert Settings.from_environment().tenant == "from-the-process"
+
+
+@pytest.mark.parametrize("key", ["", "0123456789abcde", "0123456789 abcdef", "0123456789abcdef\n", "x" * 513])
+def test_a_key_that_opens_nothing_is_an_error_and_no_open_door(key: str) -> None:
+    for make in (lambda: Settings(api_key=key), lambda: Settings.from_environment({"TREADLE_API_KEY": key})):
+        with pytest.raises(ConfigurationError, match="TREADLE_API_KEY") as refused:
+            make()
+        assert not key or key not in refused.value.message

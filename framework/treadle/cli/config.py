@@ -41,6 +41,7 @@ def rows_of(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
     yield "project", str(configuration.file) if configuration.file else None, configuration.origins["project"]
     for name in ("store", "tenant", "durability", "model", "lease_s"):
         yield name, getattr(configuration, name), configuration.origins[name]
+    yield "api_key", HIDDEN if configuration.api_key else None, configuration.origins["api_key"]
     project = configuration.project
     if project is not None:
         written = project.model_dump(mode="json", by_alias=True, exclude_unset=True)

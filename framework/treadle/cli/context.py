@@ -40,8 +40,8 @@ class Configuration:
     """What a command works with, and where it came from.
 
     Shapes: `root` is the folder of the project file, else the working folder; `environ` is `.env` with the
-    process's environment on top; `origins` maps project, store, tenant, durability, model and lease_s to a flag,
-    a variable, `.env`, a file or `default`.
+    process's environment on top; `origins` maps project, store, tenant, durability, model, lease_s and api_key to a
+    flag, a variable, `.env`, a file or `default`.
     """
 
     root: Path
@@ -53,6 +53,7 @@ class Configuration:
     durability: Literal["full", "normal"]
     model: str | None
     lease_s: float
+    api_key: str | None = field(repr=False)
     origins: Mapping[str, str]
 
     @property
@@ -64,6 +65,7 @@ class Configuration:
             durability=self.durability,
             model=self.model,
             lease_s=self.lease_s,
+            api_key=self.api_key,
         )
 
 
@@ -124,6 +126,7 @@ def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = Non
         durability=settings.durability,
         model=settings.model,
         lease_s=settings.lease_s,
+        api_key=settings.api_key,
         origins=origins,
     )
 

@@ -25,6 +25,7 @@ from treadle.objects.project import Project, ProjectSpec
 from treadle.objects.run import Run
 from treadle.providers.base import Provider
 from treadle.service.agents import Agents
+from treadle.service.keys import Keys
 from treadle.service.messages import Messages
 from treadle.service.models import Models
 from treadle.service.runs import Runs
@@ -91,6 +92,7 @@ class Treadle:
         self.agents = Agents(self)
         self.threads = Threads(self)
         self.messages = Messages(self)
+        self.keys = Keys(self)
         self.runs = Runs(self)
         self.keeper = Keeper(
             self.store,
@@ -114,6 +116,7 @@ class Treadle:
             view = copy.copy(self)
             view.tenant, view.is_exact = tenant, True
             view.agents, view.threads, view.messages = Agents(view), Threads(view), Messages(view)
+            view.keys = Keys(view)
             view.runs = Runs(view, beside=self.runs)
             if len(self._views) >= MOST_VIEWS:
                 del self._views[next(iter(self._views))]
