@@ -229,6 +229,13 @@ class RateLimited(TreadleError):
     wire_code = "rate_limit_exceeded"
     http_status = 429
 
+    def __init__(
+        self, message: str | None = None, *, retry_after_s: float | None = None, hint: str | None = None
+    ) -> None:
+        """Say in how many seconds it is worth another try, where that is known."""
+        self.retry_after_s = retry_after_s
+        super().__init__(message, hint=hint)
+
 
 class ProviderError(TreadleError):
     """The model endpoint did not answer as it should."""

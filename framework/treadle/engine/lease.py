@@ -69,6 +69,11 @@ class Lease:
         host, space, pid = socket.gethostname(), _space(), os.getpid()
         return Walker(self._name, host, self._clock.boot, space, pid, 0, int(until_s * 1000))
 
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether this process may still hold what it holds; one that holds nothing lives."""
+        return not self._has_held or self._stop is None or self._clock.monotonic() < self._until_s
+
     def watch(self, on_lost: Callable[[], None]) -> None:
         """Take what is called, in the event loop, when the lease is lost."""
         self._on_lost = on_lost

@@ -88,6 +88,7 @@ class Keeper:
         self._idle: dict[str, tuple[int, float]] = {}
         self._tidied_s = clock.monotonic()
         self._looked_s = clock.monotonic()
+        self._swept_s = clock.monotonic()
         self._spent_s = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -99,6 +100,16 @@ class Keeper:
         """Sweep from now on, in the background."""
         if self._task is None and not self._is_stopping:
             self._task = asyncio.create_task(self._run(), name="keeper")
+
+    @property
+    def idle_s(self) -> float | None:
+        """Give how long ago a sweep ended well, None where this process does not sweep.
+
+        Units: seconds.
+        """
+        if self._task is None:
+            return None
+        return self._clock.monotonic() - self._swept_s
 
     def claim_no_more(self) -> None:
         """Leave every run to others from now on."""
@@ -192,6 +203,7 @@ class Keeper:
             self._tidied_s = now_s
             now_ms = self._clock.now_ms()
             await self._store.tidy(asked_before_ms=now_ms - KEEP_REQUESTS_MS, now_ms=now_ms)
+        self._swept_s = self._clock.monotonic()
         return swept
 
     async def _look(self, after: int, *, held: bool) -> list[Due]:

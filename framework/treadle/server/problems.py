@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,7 +94,8 @@ def problem_of(error: Exception) -> Problem:
         case StreamCut():
             return Problem(400, error.message, code="stream_cut")
         case RateLimited():
-            return Problem(429, _told(error), code="rate_limit_exceeded")
+            headers = {"retry-after": str(max(RETRY_S, math.ceil(error.retry_after_s or 0)))}
+            return Problem(429, _told(error), code="rate_limit_exceeded", headers=headers)
         case ConfigurationError() | DefinitionError():
             return Problem(400, _told(error), code=_word(error))
         case TreadleError() if type(error).http_status < 500:

@@ -555,20 +555,18 @@ class Runs:
 
         Shapes: under a key that was used before, those since the outputs were submitted.
         """
-        run = await self.get(run_id)
-        after = await self._treadle.store.last_event(self._treadle.tenant, run.id)
-        try:
-            run, prepared = await self._submit(run_id, outputs, key)
-        except Repeated:
-            after = await self._last_event_before(run, outputs)
-        else:
-            self.walk(run, prepared)
+        after = await self.event_before(run_id, outputs)
+        run = await self.submit_tool_outputs(run_id, outputs, key=key)
         async with aclosing(self.follow(run.id, after=after, until_rest=True)) as events:
             async for event in events:
                 yield event
 
-    async def _last_event_before(self, run: Run, outputs: Sequence[Mapping[str, Any]]) -> int:
-        """Give the number of a run's last event before outputs were submitted: the steps of their calls ended then."""
+    async def event_before(self, run_id: str, outputs: Sequence[Mapping[str, Any]]) -> int:
+        """Give the number of a run's last event before outputs are, or were, submitted: the steps of their calls end then.
+
+        Errors: NotFound.
+        """
+        run = await self.get(run_id)
         ids = {output.get("tool_call_id") for output in outputs}
         steps = [s for s in await self.steps(run.id) if s.event_seq and s.reply_seq and s.call_index is not None]
         rows = await self.rows(run, steps)
@@ -577,7 +575,9 @@ class Runs:
             for step in steps
             if step.event_seq and rows[step.reply_seq or 0].tool_calls[step.call_index or 0].id in ids
         ]
-        return min(ended, default=1) - 1
+        if ended:
+            return min(ended) - 1
+        return await self._treadle.store.last_event(run.tenant, run.id)
 
     async def _submit(
         self, run_id: str, outputs: Sequence[Mapping[str, Any]], key: str | None

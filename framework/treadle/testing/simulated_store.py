@@ -20,7 +20,7 @@ from treadle.testing.trace import Trace
 READS = frozenset(
     {
         "active_run", "agent_named", "asked", "blob", "due", "events", "find", "get", "graph", "key", "keys", "last_event",
-        "list", "rows", "steps", "walkers",
+        "list", "probe", "rows", "steps", "walkers",
     }
 )  # fmt: skip
 """What writes nothing: an answer that is lost means nothing there."""

@@ -381,6 +381,68 @@ class StoreContract:
             await store.get(Thread, TENANT, second.id)
         await store.insert("elsewhere", foreign, request=request)
 
+    @on_a_store
+    async def test_a_key_stands_for_what_its_request_names(self, store: Store) -> None:
+        """Of several records that are made together, the one that was asked for."""
+        thread = a_thread()
+        request = Request("key", "digest", 1, thread.id)
+        await store.insert(TENANT, thread, a_message(thread), request=request)
+        with pytest.raises(Repeated) as repeated:
+            await store.asked(TENANT, request)
+        assert repeated.value.object_id == thread.id
+
+    @on_a_store
+    async def test_a_key_of_a_checkpoint_stands_for_its_run(self, store: Store) -> None:
+        """It is kept with the checkpoint: sent again it gives the run, though that has moved on; anything else is refused."""
+        walked = await Walked.begin(store)
+        before = walked.run
+        request = Request("key", "digest", 1)
+        await walked.commit("requires_action", request=request)
+        again = Checkpoint(before, "requires_action", request=request)
+        for repeat in (again, Checkpoint(walked.run, request=request)):
+            with pytest.raises(Repeated) as repeated:
+                await store.commit(repeat)
+            assert repeated.value.object_id == walked.run.id
+        other = request._replace(digest="another")
+        with pytest.raises(Conflict, match="something else") as refused:
+            await store.commit(Checkpoint(walked.run, "queued", request=other))
+        assert not isinstance(refused.value, Repeated)
+        assert (await store.get(Run, TENANT, walked.run.id)).status == "requires_action"
+
+    @on_a_store
+    async def test_a_key_of_a_checkpoint_that_is_not_written_stands_for_nothing(self, store: Store) -> None:
+        """Whoever was too late may ask again under it."""
+        walked = await Walked.begin(store)
+        before = walked.run
+        request = Request("key", "digest", 1)
+        await walked.commit("requires_action")
+        with pytest.raises(LeaseLost):
+            await store.commit(Checkpoint(before, "requires_action", request=request))
+        await store.asked(TENANT, request)
+        await walked.commit("queued", request=request)
+        with pytest.raises(Repeated):
+            await store.asked(TENANT, request)
+
+    @on_a_store
+    async def test_a_probe_changes_nothing_that_is_kept(self, store: Store) -> None:
+        """A store that can be written to says so, as often as it is asked."""
+        walked = await Walked.begin(store)
+        last = await store.last_event(TENANT, walked.run.id)
+        version = store.status().schema_version
+        for _ in range(3):
+            await store.probe()
+        assert await store.get(Run, TENANT, walked.run.id) == walked.run
+        assert await store.last_event(TENANT, walked.run.id) == last
+        assert store.status().schema_version == version
+
+    @on_a_store
+    async def test_a_store_that_is_closed_fails_the_probe(self, store: Store) -> None:
+        """It does not only look at what it was when it was opened."""
+        await store.probe()
+        await store.close()
+        with pytest.raises(StoreError):
+            await store.probe()
+
     # -- keys ------------------------------------------------------------------------------------------------
 
     @on_a_store
