@@ -154,7 +154,7 @@ class SqliteStore:
         self._heart_lock = threading.Lock()
         self._queue: list[tuple[Work, asyncio.Future[Any]]] = []
         self._scheduled = False
-        self._has_written = False
+        self._committing: asyncio.Task[Any] | None = None
         self._gathering = 0
         self._writing = False
         self._commit_s = 0.0
@@ -206,9 +206,7 @@ class SqliteStore:
         """Run the work in a transaction and return when it is durable."""
         self._check_open()
         loop = asyncio.get_running_loop()
-        if self._is_alone and not self._queue and not self._writing and not self._is_slow:
-            self._has_written = True
-            loop.call_soon(self._next_turn)
+        if self._is_alone(loop) and not self._queue and not self._writing and not self._is_slow:
             try:
                 return self._transact(work)
             except _Locked:
@@ -220,15 +218,20 @@ class SqliteStore:
             loop.call_soon(self._flush)
         return await future
 
-    @property
-    def _is_alone(self) -> bool:
+    def _is_alone(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Tell whether a commit that comes now is likely to be the only one of its turn of the loop."""
-        if self._has_written:
+        if len(self._walked) > 1 or self._gathering:
+            return False
+        task = asyncio.current_task(loop)
+        if self._committing is None:
+            self._committing = task
+            loop.call_soon(self._next_turn)
+        elif self._committing is not task:
             self._gathering = GATHERED
-        return len(self._walked) <= 1 and not self._gathering
+        return not self._gathering
 
     def _next_turn(self) -> None:
-        self._has_written = False
+        self._committing = None
 
     def _transact(self, work: Callable[[], R]) -> R:
         try:

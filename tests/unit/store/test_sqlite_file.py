@@ -16,8 +16,9 @@ from treadle.objects.thread import Thread
 from treadle.store import open_store
 from treadle.store.base import Blob, Checkpoint
 from treadle.store.check import check
+from treadle.store.connection import connect
 from treadle.store.migrate import APPLICATION_ID, newest
-from treadle.store.sqlite import SLOW_COMMIT_S, SqliteStore, open_url
+from treadle.store.sqlite import GATHERED, SLOW_COMMIT_S, SqliteStore, open_url
 from treadle.testing.store_contract import Walked, a_graph, a_message, a_run, a_step, a_thread
 
 
@@ -355,6 +356,58 @@ async def test_reads_do_not_wait_for_a_slow_write(tmp_path):
     held.set()
     await asyncio.gather(writing, queued)
     assert len(await store.steps("default", begun[1].run.id)) == 1
+    await store.close()
+
+
+def counting(commits):
+    """Open connections that note their commits."""
+
+    def opener(path):
+        connection = connect(path)
+
+        def trace(_cursor, sql, _values):
+            commits.extend([sql] if sql == "COMMIT" else [])
+            return True
+
+        connection.exec_trace = trace
+        return connection
+
+    return opener
+
+
+async def test_what_many_clients_write_at_once_is_committed_together(tmp_path):
+    commits = []
+    store = SqliteStore(tmp_path / "store.db", opener=counting(commits))
+    threads = [a_thread() for i in range(100)]
+    commits.clear()
+
+    await asyncio.gather(*(store.insert("default", thread) for thread in threads))
+
+    assert len(commits) <= 2
+    assert len(await store.list(Thread, "default", limit=100)) == 100
+    await store.close()
+
+
+async def test_one_client_waits_for_nothing_but_its_own_commit(tmp_path):
+    commits = []
+    store = SqliteStore(tmp_path / "store.db", opener=counting(commits))
+    turns = 0
+
+    def turn():
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    await asyncio.gather(*(store.insert("default", a_thread()) for i in range(10)))
+    for i in range(GATHERED):
+        await asyncio.create_task(store.insert("default", a_thread()))
+    commits.clear()
+    turn()
+    for i in range(10):
+        await store.insert("default", a_thread())
+
+    assert len(commits) == 10
+    assert turns == 1
     await store.close()
 
 
