@@ -49,7 +49,8 @@ def bind(host: str, port: int) -> socket.socket:
     Errors: ConfigurationError for an address that cannot be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # Hazard: where the protocol is not named, asyncio takes connections for no TCP and lets the kernel hold answers back.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
