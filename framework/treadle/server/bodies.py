@@ -72,7 +72,7 @@ class OtherTool(Body):
 
     model_config = Body.model_config | {"extra": "allow"}
 
-    type: str = Field(min_length=1, max_length=64)
+    type: str = Field(min_length=1, max_length=64, json_schema_extra={"not": {"const": "function"}})
 
 
 def _kind_of_tool(value: Any) -> str:

@@ -79,10 +79,18 @@ def first_migration() -> str:
     return triggers.apply((ROOT / "framework/treadle/store/sql/0001_initial.sql").read_text(encoding="utf-8"))
 
 
+def api_document() -> str:
+    """Give the OpenAPI document of the HTTP server."""
+    from treadle.server import openapi
+
+    return openapi.text()
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "docs/lifecycle.md": lifecycles,
     "schemas/agent-1.schema.json": lambda: published_schema("agent"),
     "schemas/project-1.schema.json": lambda: published_schema("project"),
+    "schemas/openapi.json": api_document,
     "framework/treadle/store/sql/0001_initial.sql": first_migration,
 }
 """Path in the clone to the function that gives the file's text."""
