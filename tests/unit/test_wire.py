@@ -184,7 +184,7 @@ def test_the_overrides_of_a_run_are_laid_over_its_agent() -> None:
         tool_choice="f",
         thread=ThreadSpec(truncation="last", keep_last=4),
         parallel_tool_calls=False,
-        output_schema={"type": "object"},
+        output={"schema": {"type": "object"}},
     )
     base = agent(instructions=Instructions(text="Base."), tools=(FunctionTool(name="f"),))
     found = wire.run(run(overrides=own), base)

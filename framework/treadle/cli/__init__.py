@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("treadle.cli.agents:agents", "List, show, apply and delete agents."),
     "threads": ("treadle.cli.threads:threads", "List, show and delete threads."),
     "runs": ("treadle.cli.runs:runs", "List, show, tail, approve, submit to, resume and cancel runs."),
+    "serve": ("treadle.cli.serve:serve", "Serve agents, threads and runs over HTTP."),
     "keys": ("treadle.cli.keys:keys", "Create, list and revoke the keys of the server."),
     "db": ("treadle.cli.db:db", "Check the store against every promise; upgrade its schema."),
     "schema": ("treadle.cli.schema:schema", "Print the JSON Schema of a kind of document."),

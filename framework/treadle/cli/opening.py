@@ -42,8 +42,8 @@ class Opened:
     """The option that names the project, where its store is not found from here without it."""
     base_url: str | None = None
 
-    def treadle(self, *, store: str | None = None) -> Treadle:
-        """Open the store and the project; `store` replaces the configured one."""
+    def treadle(self, *, store: str | None = None, walk: bool = False) -> Treadle:
+        """Open the store and the project; `store` replaces the configured one, with `walk` every run is walked."""
         import gc
 
         from treadle.objects.project import Project
@@ -56,6 +56,7 @@ class Opened:
             settings=configuration.settings,
             project=root if spec is None else Project(spec, root),
             base_url=self.base_url,
+            walk=walk,
         )
         # What was imported stays for good: nothing that runs from here on has it looked through again.
         gc.freeze()

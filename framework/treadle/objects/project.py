@@ -70,6 +70,9 @@ class ServeSpec(Record):
 
     host: str = Field(default="127.0.0.1", description="The address that it listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port; 0 takes a free one.")
+    model: str | None = Field(
+        default=None, description="The model of every run over HTTP, whatever it asks for."
+    )
     allow_hosts: tuple[str, ...] = Field(
         default=(), description="Names by which it may be called, beside those of this machine's loopback."
     )

@@ -102,21 +102,27 @@ def checked_instructions(text: str, serve: ServeSpec) -> str:
     return text
 
 
-def tools_of(given: Sequence[bodies.FunctionTool | bodies.OtherTool], serve: ServeSpec, *, most: int) -> tuple[ToolSpec, ...]:
+def tools_of(
+    given: Sequence[bodies.FunctionTool | bodies.OtherTool], serve: ServeSpec, *, most: int
+) -> tuple[ToolSpec, ...]:
     """Give the tools of a body; functions are run by the client, whatever they are called.
 
     Errors: Problem for too many, for two of one name, and for a kind that nothing here can run.
     """
     if len(given) > most:
         raise Problem(
-            400, f"Invalid 'tools': array too long. Expected at most {most} tools, got {len(given)}.", param="tools"
+            400,
+            f"Invalid 'tools': array too long. Expected at most {most} tools, got {len(given)}.",
+            param="tools",
         )
     tools: list[ToolSpec] = []
     names: set[str] = set()
     for place, tool in enumerate(given):
         if isinstance(tool, bodies.FunctionTool):
             if tool.function.name in names:
-                raise Problem(400, f"Invalid 'tools': two functions are called '{tool.function.name}'.", param="tools")
+                raise Problem(
+                    400, f"Invalid 'tools': two functions are called '{tool.function.name}'.", param="tools"
+                )
             names.add(tool.function.name)
             tools.append(_function(tool.function))
         else:
@@ -128,7 +134,9 @@ def _function(function: bodies.FunctionDefinition) -> FunctionTool:
     return FunctionTool(
         name=function.name,
         description=function.description or "",
-        parameters=function.parameters if function.parameters is not None else {"type": "object", "properties": {}},
+        parameters=function.parameters
+        if function.parameters is not None
+        else {"type": "object", "properties": {}},
         strict=bool(function.strict),
         runs="client",
     )
@@ -161,5 +169,11 @@ def output_of(given: bodies.ResponseFormat | str | None) -> OutputSpec | None:
         return OutputSpec(schema=ANY_OBJECT, strict=False)
     form = given.json_schema
     if form is None:
-        raise Problem(400, "Missing required parameter: 'response_format.json_schema'.", param="response_format.json_schema")
-    return OutputSpec(schema=form.schema_, strict=bool(form.strict), name=form.name, description=form.description)
+        raise Problem(
+            400,
+            "Missing required parameter: 'response_format.json_schema'.",
+            param="response_format.json_schema",
+        )
+    return OutputSpec(
+        schema=form.schema_, strict=bool(form.strict), name=form.name, description=form.description
+    )

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
@@ -23,14 +22,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from treadle.objects.agent import Agent
 from treadle.objects.project import ServeSpec
 from treadle.objects.run import Run
+from treadle.server import door, pages
+from treadle.server.admission import Admission
+from treadle.server.auth import OPEN, Auth, Principal, Tokens, refuse_open_bind
 from treadle.server.call import Call, json_response
+from treadle.server.logs import RequestLine, told
 from treadle.server.problems import Problem, problem_of
-from treadle.server.routes import ROUTES, Route
+from treadle.server.replay import Replays, key_of
+from treadle.server.routes import PUBLIC, ROUTES, Route
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
 
 logger = logging.getLogger("treadle.server")
+
+SYSTEM = (
+    Route("GET", "/openapi.json", pages.document, "Describe the API.", "json"),
+    Route("GET", "/docs", pages.page, "Show the API.", "html"),
+)
+"""What is answered beside the API."""
+
+_VERSION = b"2020-10-01"
+"""The version of the API that OpenAI's servers name."""
+_NOBODY = Principal(OPEN, None)
 
 MOST_AGENTS = 10_000
 """Versions of agents that are kept read: they never change."""
@@ -39,10 +53,30 @@ MOST_AGENTS = 10_000
 class Server:
     """What all requests share."""
 
-    def __init__(self, treadle: Treadle, spec: ServeSpec | None = None) -> None:
-        """Take the open store, and how it is served; without that the project says it."""
+    def __init__(
+        self,
+        treadle: Treadle,
+        spec: ServeSpec | None = None,
+        *,
+        no_auth: bool = False,
+        tokens: Tokens | None = None,
+    ) -> None:
+        """Take the open store, and how it is served; without that the project says it.
+
+        Shapes: with `no_auth` nobody needs a key; `tokens` are what else opens a tenant.
+
+        Errors: ConfigurationError for a bind that is open to others without keys, and for hosts or origins that none
+        can be.
+        """
         self.treadle = treadle
         self.spec = spec or treadle.project.serve
+        refuse_open_bind(self.spec.host, no_auth=no_auth)
+        self.gate = door.gate_of(self.spec)
+        self.auth = Auth(treadle.store, treadle.settings, no_auth=no_auth, tokens=tokens)
+        self.admission = Admission(
+            self.spec.limits, clock=treadle.clock, walking=lambda: treadle.executor.walking
+        )
+        self.replays = Replays(treadle.clock)
         self.draining = asyncio.Event()
         self.streams = 0
         self._agents: dict[tuple[str, str, int], Agent] = {}
@@ -58,19 +92,12 @@ class Server:
             self._agents[key] = agent
         return agent
 
-    def admit_run(self, key_id: str) -> None:
-        """Make sure that there is room for another run.
-
-        Errors: RateLimited.
-        """
-
     async def still_opens(self, call: Call) -> bool:
         """Tell whether the key that opened a stream still opens it."""
-        del call
-        return True
+        return await self.auth.is_valid(call.principal)
 
-    @contextlib.asynccontextmanager
-    async def counted_stream(self) -> AsyncGenerator[None]:
+    @contextlib.contextmanager
+    def counted_stream(self) -> Generator[None]:
         """Count a stream as long as it is open."""
         self.streams += 1
         try:
@@ -98,15 +125,38 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _answer(self, call: Call, scope: Scope, receive: Receive) -> Response:
-        route = self._routes.get(scope["method"])
+        method = scope["method"]
+        route = self._routes.get(method)
         if route is None:
-            said = f"Method {scope['method'][:20]} is not allowed here; allowed: {self._allow}."
+            said = f"Method {method[:20]} is not allowed here; allowed: {self._allow}."
             raise Problem(405, said, headers={"allow": self._allow})
         scope["treadle.route"] = route.path
-        if route.method == "POST" and not route.multipart:
+        if method == "GET":
+            return _rendered(await route.handler(call))
+        if not route.multipart:
             call.raw = await read_body(call, receive, self._server.spec.limits.body_bytes)
-        found = await route.handler(call)
-        return found if isinstance(found, Response) else json_response(found)
+            if method == "POST":
+                door.check_json(scope["headers"], is_empty=not call.raw)
+
+        async def give(durable: str | None) -> Response:
+            call.key = durable
+            return _rendered(await route.handler(call))
+
+        key = key_of(
+            method,
+            scope["path"],
+            headers=scope["headers"],
+            tenant=call.treadle.tenant,
+            key_id=call.key_id,
+            body=None if route.multipart else call.raw,
+            client=scope["client"],
+            infers=self._server.spec.deduplicate_retries,
+        )
+        return await self._server.replays.answer(key, give)
+
+
+def _rendered(found: Any) -> Response:
+    return found if isinstance(found, Response) else json_response(found)
 
 
 def failed(error: Exception, scope: Scope) -> Response:
@@ -145,7 +195,9 @@ async def read_body(call: Call, receive: Receive, most: int) -> bytes:
 
 
 def _too_long(most: int) -> Problem:
-    return Problem(413, f"The body is too long: at most {most} bytes are read.", headers={"connection": "close"})
+    return Problem(
+        413, f"The body is too long: at most {most} bytes are read.", headers={"connection": "close"}
+    )
 
 
 async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,9 +206,9 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def router(server: Server) -> Router:
-    """Give the table of routes as an application."""
+    """Give the tables of routes as an application."""
     by_path: dict[str, list[Route]] = {}
-    for route in ROUTES:
+    for route in (*ROUTES, *SYSTEM):
         by_path.setdefault(route.path, []).append(route)
     routes = [StarletteRoute(path, Endpoint(server, rows)) for path, rows in by_path.items()]
     return Router(routes, redirect_slashes=False, default=_nowhere)
@@ -174,50 +226,88 @@ class Door:
         """Answer a request."""
         if scope["type"] != "http":
             raise RuntimeError(f"this server speaks HTTP only, not {scope['type']}")
-        began = time.perf_counter()
-        request_id = f"req_{secrets.token_hex(12)}"
-        echoed = _echoed(scope)
+        seen = _Seen(self._server, scope)
+        telling = seen.through(send)
+        self._server.replays.heard(scope["client"])
+        try:
+            with self._server.admission.request():
+                scope["treadle.call"] = await self._enter(scope, receive)
+                await self._router(scope, receive, telling)
+        except Exception as e:  # noqa: BLE001 - every error becomes an answer
+            await failed(e, scope)(scope, receive, telling)
+        finally:
+            seen.end()
+
+    async def _enter(self, scope: Scope, receive: Receive) -> Call:
+        """Find out whose request it is, and open it.
+
+        Errors: Problem; RateLimited.
+        """
+        server = self._server
+        found = door.check(server.gate, scope)
+        scope["path"] = found.path
+        principal = _NOBODY
+        tenant = server.treadle.tenant
+        if found.path not in PUBLIC:
+            principal = await server.auth.principal(scope["headers"])
+            tenant = server.auth.tenant(principal, found.tenant)
+            server.admission.check_rate(principal.key_id)
+        return Call(scope, receive, server, server.treadle.scoped(tenant), principal)
+
+
+class _Seen:
+    """What is seen of a request from the outside: it is told in the answer's headers, in the log and in metrics."""
+
+    __slots__ = ("_at_ms", "_began", "_bytes", "_id", "_scope", "_server", "_status")
+
+    def __init__(self, server: Server, scope: Scope) -> None:
+        self._server = server
+        self._scope = scope
+        self._began = time.perf_counter()
+        self._at_ms = server.treadle.clock.now_ms()
+        self._id = f"req_{secrets.token_hex(12)}"
+        self._status = 0
+        self._bytes = 0
+
+    def through(self, send: Send) -> Send:
+        """Give what an answer is sent through."""
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                taken = int((time.perf_counter() - began) * 1000)
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", request_id.encode()),
-                    (b"openai-version", b"2020-10-01"),
-                    (b"openai-processing-ms", str(taken).encode()),
-                    *echoed,
-                ]
+                self._status = message["status"]
+                message["headers"] = [*message["headers"], *self._headers()]
+            else:
+                self._bytes += len(message.get("body", b""))
             await send(message)
 
-        try:
-            self._enter(scope, receive)
-        except Exception as e:  # noqa: BLE001 - every error becomes an answer
-            await failed(e, scope)(scope, receive, tell)
-            return
-        await self._router(scope, receive, tell)
+        return tell
 
-    def _enter(self, scope: Scope, receive: Receive) -> None:
-        """Find out whose request it is, and open it."""
-        server = self._server
-        tenant, rest = mounted(scope["path"])
-        treadle = server.treadle.scoped(tenant or server.treadle.tenant)
-        scope["path"] = rest
-        scope["treadle.call"] = Call(scope, receive, server, treadle)
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        taken_ms = int((time.perf_counter() - self._began) * 1000)
+        return [
+            (b"x-request-id", self._id.encode()),
+            (b"openai-version", _VERSION),
+            (b"openai-processing-ms", str(taken_ms).encode()),
+            # Azure's clients want their own name of the request back.
+            *((name, value) for name, value in self._scope["headers"] if name == b"x-ms-client-request-id"),
+        ]
 
-
-_MOUNT = re.compile(r"(?:/api/projects/(?P<tenant>[^/]+))?(?:/openai)?(?:/v1)?(?P<rest>/.*)?\Z", re.DOTALL)
-
-
-def mounted(path: str) -> tuple[str | None, str]:
-    """Give the tenant that a path names, None where it names none, and the path behind its mount."""
-    found = _MOUNT.match(path)
-    if found is None:
-        return None, path
-    rest = found["rest"] or "/"
-    return found["tenant"], rest.rstrip("/") or "/"
-
-
-def _echoed(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """Give the headers that Azure's clients want back."""
-    return [(k, v) for k, v in scope["headers"] if k == b"x-ms-client-request-id"]
+    def end(self) -> None:
+        """Tell how it went."""
+        scope = self._scope
+        call: Call | None = scope.get("treadle.call")
+        client = scope["client"]
+        told(
+            RequestLine(
+                at_ms=self._at_ms,
+                id=self._id,
+                method=scope["method"][:20],
+                route=scope.get("treadle.route", ""),
+                status=self._status,
+                taken_ms=(time.perf_counter() - self._began) * 1000,
+                tenant=call.treadle.tenant if call is not None else "",
+                key_id=call.key_id if call is not None else "",
+                bytes_out=self._bytes,
+                client=client[0] if client else "",
+            )
+        )

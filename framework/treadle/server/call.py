@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -19,6 +20,7 @@ from treadle.server.problems import NOUNS, Problem
 
 if TYPE_CHECKING:
     from treadle.server.app import Server
+    from treadle.server.auth import Principal
     from treadle.service import Treadle
 
 B = TypeVar("B", bound=BaseModel)
@@ -46,16 +48,16 @@ class Call:
 
     Shapes: `treadle` has the verbs, on the tenant that is asked for, and finds objects by their whole ids only.
     `raw` is the body, empty where the route reads it piece by piece from `receive`. `key` identifies the request
-    over its client's repeats, None where the client gives none. `key_id` names the API key, for limits.
+    over its client's repeats, None where the client gives none. `principal` is who asks.
     """
 
     scope: Scope
     receive: Receive
     server: Server
     treadle: Treadle
+    principal: Principal
     raw: bytes = b""
     key: str | None = None
-    key_id: str = ""
     _query: dict[str, list[str]] | None = None
 
     @property
@@ -66,7 +68,9 @@ class Call:
         """
         asked = self.header("x-treadle-on-busy")
         if asked not in (None, "reject", "queue"):
-            raise Problem(400, f"Invalid 'x-treadle-on-busy': expected 'reject' or 'queue', got '{asked[:50]}'.")
+            raise Problem(
+                400, f"Invalid 'x-treadle-on-busy': expected 'reject' or 'queue', got '{asked[:50]}'."
+            )
         return asked
 
     async def check_length(self, thread_id: str, *, more: int = 1) -> None:
@@ -76,14 +80,21 @@ class Call:
         """
         most = self.server.spec.limits.thread_messages
         if more and await self.treadle.threads.length(thread_id) + more > most:
-            raise Problem(400, f"Thread {thread_id} is full: it has {most} messages, the most that one can have.")
+            raise Problem(
+                400, f"Thread {thread_id} is full: it has {most} messages, the most that one can have."
+            )
 
-    def admit_run(self) -> None:
-        """Make sure that this process can take another run.
+    @property
+    def key_id(self) -> str:
+        """Give the name of the API key, which is no secret."""
+        return self.principal.key_id
+
+    def begins_run(self) -> AbstractContextManager[None]:
+        """Hold the place of a run until it is walked.
 
         Errors: RateLimited.
         """
-        self.server.admit_run(self.key_id)
+        return self.server.admission.run(self.key_id)
 
     def header(self, name: str) -> str | None:
         """Give a header's value, by its name in lower case."""
@@ -137,10 +148,16 @@ class Call:
         """
         limit = self.asked("limit")
         if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= most):
-            raise Problem(400, f"Invalid 'limit': expected a number from 1 to {most}, got '{limit[:50]}'.", param="limit")
+            raise Problem(
+                400,
+                f"Invalid 'limit': expected a number from 1 to {most}, got '{limit[:50]}'.",
+                param="limit",
+            )
         order = self.asked("order") or "desc"
         if order not in ("asc", "desc"):
-            raise Problem(400, f"Invalid 'order': expected 'asc' or 'desc', got '{order[:50]}'.", param="order")
+            raise Problem(
+                400, f"Invalid 'order': expected 'asc' or 'desc', got '{order[:50]}'.", param="order"
+            )
         bounds = [_bound(self.asked(name)) for name in ("after", "before")]
         return Page(int(limit) if limit else usual, cast("Order", order), bounds[0], bounds[1])
 

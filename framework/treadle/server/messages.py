@@ -72,7 +72,9 @@ def fields_of(call: Call, body: bodies.MessageCreate) -> dict[str, Any]:
     Errors: Problem for a text that is too long.
     """
     content: Any = body.content
-    texts = [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, bodies.TextPart)]
+    texts = (
+        [content] if isinstance(content, str) else [p.text for p in content if isinstance(p, bodies.TextPart)]
+    )
     length, most = sum(map(len, texts)), call.server.spec.limits.message_chars
     if length > most:
         raise Problem(

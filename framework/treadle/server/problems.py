@@ -32,7 +32,7 @@ from treadle.errors import (
 RETRY_S = 1
 """What `Retry-After` says where nothing better is known."""
 
-NOUNS = {"agent": "assistant"}
+NOUNS = {"agent": "assistant", "step": "run step"}
 """Nouns that the wire calls otherwise."""
 
 
@@ -101,7 +101,9 @@ def problem_of(error: Exception) -> Problem:
         case TreadleError() if type(error).http_status < 500:
             return Problem(type(error).http_status, error.message, code=type(error).wire_code)
         case _:
-            return Problem(500, "The server had an error while it processed your request.", code="server_error")
+            return Problem(
+                500, "The server had an error while it processed your request.", code="server_error"
+            )
 
 
 def _told(error: TreadleError) -> str:
@@ -123,9 +125,13 @@ def _of_fields(error: ValidationError) -> Problem:
     if kind == "extra_forbidden":
         return Problem(400, f"Invalid request. Parameter `{place}` is not supported.", param=place)
     if kind == "missing":
-        return Problem(400, f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
+        return Problem(
+            400, f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter"
+        )
     said = str(first["msg"]).removeprefix("Value error, ")
-    return Problem(400, f"Invalid '{place}': {said}." if place else f"Invalid body: {said}.", param=place or None)
+    return Problem(
+        400, f"Invalid '{place}': {said}." if place else f"Invalid body: {said}.", param=place or None
+    )
 
 
 def _is_tag(part: object) -> bool:

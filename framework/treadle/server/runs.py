@@ -34,8 +34,8 @@ async def create(call: Call) -> Response:
     fields = _fields(call, body, agent)
     fields["additional_messages"] = [fields_of(call, message) for message in body.additional_messages or ()]
     await call.check_length(thread_id, more=len(fields["additional_messages"]))
-    call.admit_run()
-    run = await call.treadle.runs.create(thread_id, agent=agent, **fields)
+    with call.begins_run():
+        run = await call.treadle.runs.create(thread_id, agent=agent, **fields)
     return await (sse.of_run(call, run) if body.stream else _answer(call, run))
 
 
@@ -50,8 +50,8 @@ async def create_with_thread(call: Call) -> Response:
         "metadata": thread.metadata or {},
         "tool_resources": thread.tool_resources or {},
     }
-    call.admit_run()
-    run = await call.treadle.runs.create(None, agent=agent, **fields)
+    with call.begins_run():
+        run = await call.treadle.runs.create(None, agent=agent, **fields)
     if not body.stream:
         return await _answer(call, run)
     return await sse.of_run(call, run, thread=await call.treadle.threads.get(run.thread_id))
@@ -113,7 +113,9 @@ async def events(call: Call) -> Response:
     run = await found(call)
     asked = call.asked("after") or call.header("last-event-id") or "0"
     if not (asked.isascii() and asked.isdigit() and len(asked) < 16):
-        raise Problem(400, f"Invalid 'after': expected the number of an event, got '{asked[:50]}'.", param="after")
+        raise Problem(
+            400, f"Invalid 'after': expected the number of an event, got '{asked[:50]}'.", param="after"
+        )
     return await sse.of_run(call, run, after=int(asked), until_rest=False)
 
 
@@ -148,7 +150,9 @@ async def _decide(call: Call, run: Run, given: list[bodies.ToolApproval]) -> Run
     for approval in given:
         if approval.approve:
             digest = waiting[approval.tool_call_id].digest
-            run = await call.treadle.runs.approve(run.id, approval.tool_call_id, by=call.key_id, digest=digest)
+            run = await call.treadle.runs.approve(
+                run.id, approval.tool_call_id, by=call.key_id, digest=digest
+            )
         else:
             run = await call.treadle.runs.reject(run.id, approval.tool_call_id, by=call.key_id)
     return run
@@ -173,6 +177,8 @@ def _fields(call: Call, body: bodies.RunCreate | bodies.ThreadRunCreate, agent: 
         fields["output"] = output_of(body.response_format) or "text"
     elif body.response_format == "none":
         fields["output"] = "text"
+    if serve.model is not None:
+        fields["model"] = serve.model
     return {
         **fields,
         "inputs": body.inputs,
@@ -191,7 +197,9 @@ def _choice(choice: bodies.ChosenTool | str, tools: Any) -> str:
         kinds = {tool.type for tool in tools}
         if choice.type in kinds:
             return choice.type
-        raise Problem(400, f"Invalid 'tool_choice': the run has no tool of type '{choice.type}'.", param="tool_choice")
+        raise Problem(
+            400, f"Invalid 'tool_choice': the run has no tool of type '{choice.type}'.", param="tool_choice"
+        )
     name = choice.function.name
     if name not in {tool.name for tool in tools if isinstance(tool, FunctionTool)}:
         raise Problem(400, f"Invalid 'tool_choice': the run has no function '{name}'.", param="tool_choice")

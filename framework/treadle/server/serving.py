@@ -37,6 +37,16 @@ class Tls:
 class _Uvicorn(uvicorn.Server):
     """uvicorn without hands of its own on the process's signals: whoever runs it has them."""
 
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        if self._on_started is not None:
+            self._on_started()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave the signals alone."""
@@ -89,14 +99,10 @@ async def serve(
         ssl_certfile=str(tls.certificate) if tls else None,
         ssl_keyfile=str(tls.key) if tls else None,
     )
-    serving = _Uvicorn(config)
+    serving = _Uvicorn(config, on_started)
     task = asyncio.create_task(serving.serve(sockets=[listening]))
     stopping = asyncio.create_task(stop.wait())
     try:
-        while not serving.started and not task.done():
-            await asyncio.sleep(0)
-        if on_started is not None and serving.started:
-            on_started()
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.draining.set()

@@ -23,8 +23,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from treadle import wire
-from treadle.errors import StateError, TreadleError
 from treadle.engine.stream import Follower
+from treadle.errors import StateError, TreadleError
 from treadle.lifecycle import is_terminal
 from treadle.objects.event import Event
 from treadle.objects.run import Run
@@ -111,18 +111,19 @@ class EventStream(Response):
         self._follower = follower
         self._frames = frames
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send frames until the stream ends, the reader goes away, or the server shuts down."""
         server = self._call.server
         gone = asyncio.ensure_future(_gone(receive))
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            async with server.counted_stream(), aclosing(self._frames):
+            with server.counted_stream():
                 async for piece in self._pieces(gone):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if not gone.done():
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            await self._frames.aclose()
             self._call.treadle.runs.leave(self._run, self._follower)
             is_gone = gone.done()
             gone.cancel()

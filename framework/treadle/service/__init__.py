@@ -25,11 +25,14 @@ from treadle.objects.project import Project, ProjectSpec
 from treadle.objects.run import Run
 from treadle.providers.base import Provider
 from treadle.service.agents import Agents
+from treadle.service.files import Files
+from treadle.service.ingestion import Ingestion
 from treadle.service.keys import Keys
 from treadle.service.messages import Messages
 from treadle.service.models import Models
 from treadle.service.runs import Runs
 from treadle.service.threads import Threads
+from treadle.service.vector_stores import VectorStores
 from treadle.settings import Settings
 from treadle.steps.base import Plan
 from treadle.store import open_store
@@ -92,6 +95,9 @@ class Treadle:
         self.agents = Agents(self)
         self.threads = Threads(self)
         self.messages = Messages(self)
+        self.ingestion = Ingestion()
+        self.files = Files(self)
+        self.vector_stores = VectorStores(self)
         self.keys = Keys(self)
         self.runs = Runs(self)
         self.keeper = Keeper(
@@ -117,7 +123,8 @@ class Treadle:
             view.tenant, view.is_exact = tenant, True
             view.agents, view.threads, view.messages = Agents(view), Threads(view), Messages(view)
             view.keys = Keys(view)
-            view.runs = Runs(view, beside=self.runs)
+            view.files, view.vector_stores = Files(view), VectorStores(view)
+            view.runs = Runs(view, walks=self.runs.walks)
             if len(self._views) >= MOST_VIEWS:
                 del self._views[next(iter(self._views))]
             self._views[tenant] = view
@@ -174,6 +181,7 @@ class Treadle:
         await self.executor.park(GRACE_S)
         await self.keeper.stop()
         await self.runs.settle()
+        await self.ingestion.stop()
         await self.executor.lease.release()
         await self.models.close()
         await self.store.close()

@@ -83,18 +83,26 @@ class StepDetail:
     text: str | None = None
 
 
+class Walks:
+    """What a process knows of the runs that it walks, of whatever tenant."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.tasks: dict[str, asyncio.Task[Run]] = {}
+        self.broken: dict[str, BaseException] = {}
+        self.prepared: dict[tuple[str, str, int], Prepared] = {}
+        self.graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = {}
+
+
 class Runs:
     """Create, watch and steer runs."""
 
-    def __init__(self, treadle: Treadle, *, beside: Runs | None = None) -> None:
-        """Take the composition root; the runs that others of the process walk are known to those beside them."""
+    def __init__(self, treadle: Treadle, *, walks: Walks | None = None) -> None:
+        """Take the composition root, and the walks of the process where others of it know them already."""
         self._treadle = treadle
-        self._walks: dict[str, asyncio.Task[Run]] = beside._walks if beside else {}
-        self._broken: dict[str, BaseException] = beside._broken if beside else {}
-        self._shared: dict[tuple[str, str, int], Prepared] = beside._shared if beside else {}
-        self._graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = (
-            beside._graphs if beside else {}
-        )
+        self.walks = walks or Walks()
+        self._walks, self._broken = self.walks.tasks, self.walks.broken
+        self._shared, self._graphs = self.walks.prepared, self.walks.graphs
 
     # -- making ----------------------------------------------------------------------------------------------
 
@@ -131,7 +139,15 @@ class Runs:
         had here. Then nothing is stored.
         """
         given = _Given(
-            inputs or {}, additional_messages, metadata or {}, ttl, on_busy, key, overrides, new_thread, fails_late
+            inputs or {},
+            additional_messages,
+            metadata or {},
+            ttl,
+            on_busy,
+            key,
+            overrides,
+            new_thread,
+            fails_late,
         )
         return await self._begin(thread_id, agent, given)
 
@@ -165,7 +181,10 @@ class Runs:
             None
             if thread_id is not None
             else Thread(
-                id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now, **(given.new_thread or {})
+                id=treadle.ids.new("thread"),
+                tenant=treadle.tenant,
+                created_ms=now,
+                **(given.new_thread or {}),
             )
         )
         on = thread.id if thread is not None else cast("str", thread_id)
@@ -568,7 +587,9 @@ class Runs:
         """
         run = await self.get(run_id)
         ids = {output.get("tool_call_id") for output in outputs}
-        steps = [s for s in await self.steps(run.id) if s.event_seq and s.reply_seq and s.call_index is not None]
+        steps = [
+            s for s in await self.steps(run.id) if s.event_seq and s.reply_seq and s.call_index is not None
+        ]
         rows = await self.rows(run, steps)
         ended = [
             step.event_seq

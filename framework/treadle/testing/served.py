@@ -44,12 +44,13 @@ def served(
     project: Project | Path | None = None,
     providers: Mapping[str, Provider] | None = None,
     spec: ServeSpec | None = None,
+    no_auth: bool = True,
     **more: Any,
 ) -> Generator[Served]:
     """Serve a store while the block runs.
 
-    Shapes: further keywords are those of `Treadle`; without a `spec` the project's `serve` counts, and no key is
-    asked for.
+    Shapes: further keywords are those of `Treadle`; without a `spec` the project's `serve` counts. A key is asked
+    for with `no_auth=False` only.
     """
     is_up: threading.Event = threading.Event()
     found: list[Served] = []
@@ -73,7 +74,7 @@ def served(
         ) as treadle:
             listening = bind("127.0.0.1", 0)
             port = listening.getsockname()[1]
-            server = Server(treadle, spec)
+            server = Server(treadle, spec, no_auth=no_auth)
             found.append(Served(f"http://127.0.0.1:{port}", treadle, server, loop))
             await serve(server, listening, stop=stop, on_started=is_up.set)
 
