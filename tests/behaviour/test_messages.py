@@ -41,15 +41,16 @@ async def test_content_that_is_none_is_refused(workshop, content):
 async def test_parts_are_kept_and_one_part_of_text_is_a_text(workshop):
     treadle = workshop.open()
     thread = await treadle.threads.create()
+    image = await treadle.files.create(b"\x89PNG\r\n\x1a\n", filename="dot.png", purpose="vision")
     one = await treadle.messages.create(thread.id, content=[{"type": "text", "text": "just text"}])
     assert (one.text, one.parts) == ("just text", ())
     parts = [
         {"type": "text", "text": "look"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
-        {"type": "image_file", "image_file": {"file_id": "file_1"}},
+        {"type": "image_file", "image_file": {"file_id": image.id}},
     ]
     many = await treadle.messages.create(
-        thread.id, content=parts, metadata={"k": 1}, attachments=[{"file_id": "f"}]
+        thread.id, content=parts, metadata={"k": 1}, attachments=[{"file_id": image.id}]
     )
     found = await treadle.messages.get(many.id)
     assert found == many

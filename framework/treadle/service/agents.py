@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -14,7 +14,8 @@ from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.tool import FunctionTool
 from treadle.service.ids import one_id
 from treadle.service.requests import request_of
-from treadle.store.base import Order
+from treadle.service.resources import completed
+from treadle.store.base import Order, Request
 from treadle.tools.function import describe, supplied_names
 
 if TYPE_CHECKING:
@@ -73,10 +74,20 @@ class Agents:
         try:
             if request is not None:
                 await treadle.store.asked(treadle.tenant, request)
-            await treadle.store.insert(treadle.tenant, agent, request=request)
+            return await self._keep(agent, request)
         except Repeated as e:
             return await treadle.store.get(Agent, treadle.tenant, e.object_id)
-        return agent
+
+    async def _keep(self, agent: Agent, request: Request | None = None) -> Agent:
+        """Keep an agent with what its tools have to work with.
+
+        Errors: StateError for tool resources that are not there or do not fit.
+        """
+        treadle = self._treadle
+        before, kept = await completed(treadle, "", (agent,))
+        await treadle.store.insert(treadle.tenant, *before, *kept, request=request)
+        treadle.ingestion.begin_for(treadle, before)
+        return cast("Agent", kept[0])
 
     async def update(self, agent: str, change: Callable[[Agent], Agent]) -> Agent:
         """Give an agent a new version, unless the change leaves it as it is.
@@ -86,7 +97,6 @@ class Agents:
 
         Errors: NotFound; what `change` raises; Conflict when others are first again and again.
         """
-        treadle = self._treadle
         for last in range(_RACES + 1):
             old = await self.get(agent)
             new = change(old)
@@ -94,12 +104,10 @@ class Agents:
                 return old
             new = new.model_copy(update={"version": old.version + 1})
             try:
-                await treadle.store.insert(treadle.tenant, new)
+                return await self._keep(new)
             except Conflict:
                 if last == _RACES:
                     raise
-                continue
-            return new
         raise AssertionError
 
     def _spec(

@@ -3,42 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from treadle.errors import Repeated, ThreadBusy
+from treadle.errors import Conflict, Repeated, ThreadBusy
+from treadle.objects.message import Message
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
 from treadle.service.ids import one_id
 from treadle.service.requests import request_of
-from treadle.store.base import Blob, Graph, Noun, Order, Request
+from treadle.service.resources import completed, resolve_tool_resources
+from treadle.store.base import Order, Request, Stored
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
+
+_RACES = 5
 
 
 async def append(
     treadle: Treadle,
     thread_id: str,
-    *records: Noun | Graph | Blob,
+    *records: Stored,
     claim_by: Walker | None = None,
     in_line: bool = False,
     request: Request | None = None,
-) -> tuple[Noun | Graph | Blob, ...]:
+) -> tuple[Stored, ...]:
     """Keep records of a thread; a run that only looks active, since its time is over, does not stand in the way.
 
-    Errors: those of the store's `insert`.
+    Shapes: what messages bring along for the tools of their thread is kept with them. The records come back as stored.
+
+    Errors: those of the store's `insert`, and of `resources.completed`.
     """
 
-    async def insert() -> tuple[Noun | Graph | Blob, ...]:
-        return await treadle.store.insert(
-            treadle.tenant, *records, claim_by=claim_by, in_line=in_line, request=request
+    async def insert() -> tuple[Stored, ...]:
+        before, completed_ = await completed(treadle, thread_id, records)
+        stored = await treadle.store.insert(
+            treadle.tenant, *before, *completed_, claim_by=claim_by, in_line=in_line, request=request
         )
+        treadle.ingestion.begin_for(treadle, before)
+        return stored[len(before) :]
 
-    try:
-        return await insert()
-    except ThreadBusy:
-        if not await treadle.keeper.is_freed(treadle.tenant, thread_id):
+    for _ in range(_RACES):
+        try:
+            return await insert()
+        except ThreadBusy:
+            if not await treadle.keeper.is_freed(treadle.tenant, thread_id):
+                raise
+        except Repeated:
             raise
+        except Conflict:
+            # Somebody else fed the thread meanwhile: look at what it has now.
+            if not any(isinstance(r, Message) and r.attachments for r in records):
+                raise
     return await insert()
 
 
@@ -78,10 +94,12 @@ class Threads:
         try:
             if request is not None:
                 await treadle.store.asked(treadle.tenant, request)
-            await treadle.store.insert(treadle.tenant, thread, *first, request=request)
+            before, kept = await completed(treadle, thread.id, (thread, *first))
+            await treadle.store.insert(treadle.tenant, *before, *kept, request=request)
         except Repeated as e:
             return await self.get(e.object_id)
-        return thread
+        treadle.ingestion.begin_for(treadle, before)
+        return cast("Thread", kept[0])
 
     async def get(self, thread: str) -> Thread:
         """Give a thread by its id, a unique beginning of it, or ``@last``.
@@ -123,7 +141,11 @@ class Threads:
         if metadata is not None:
             changes["metadata"] = dict(metadata)
         if tool_resources is not None:
-            changes["tool_resources"] = dict(tool_resources)
+            treadle = self._treadle
+            changes["tool_resources"], made = await resolve_tool_resources(treadle, tool_resources)
+            if made:
+                await treadle.store.insert(treadle.tenant, *made)
+                treadle.ingestion.begin_for(treadle, made)
         changed = found.model_copy(update=changes)
         await self._treadle.store.replace(self._treadle.tenant, changed)
         return changed

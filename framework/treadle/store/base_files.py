@@ -6,7 +6,7 @@ transaction can hold them together with messages and threads.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from treadle.objects.file import File
@@ -127,7 +127,7 @@ class FileStore(Protocol):
         """Give a page of the files that have not expired; `after` and `before` are ids, exclusive."""
         ...
 
-    def content(self, file: File) -> AsyncIterator[bytes]:
+    def content(self, file: File) -> AsyncGenerator[bytes]:
         """Give the content, piece by piece; the last piece comes once all of them are known to be what was kept.
 
         Errors: NotFound for a file that is gone; StoreError for a content that cannot be read or is another.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +168,7 @@ class SqliteFiles:
         found = self._access.read(f"list_files_{order}", (tenant, low, high, purpose, now_ms, limit))
         return [rows_files.file(tenant, row) for row in found]
 
-    async def content(self, file: File) -> AsyncIterator[bytes]:
+    async def content(self, file: File) -> AsyncGenerator[bytes]:
         """Give the content, piece by piece, the last one once all of them are known to be right."""
         found = self._access.read("get_file_content", (file.tenant, file.id))
         if found:

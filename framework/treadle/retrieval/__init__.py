@@ -1,0 +1,1 @@
+"""From files to what can be searched: the text of a file is the first step."""
