@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -186,7 +186,7 @@ def expect_in(part: object, whole: Any, what: str) -> None:
 
 
 @contextlib.contextmanager
-def raises(kind: type[Exception], *, saying: str = "") -> Iterator[None]:
+def raises(kind: type[Exception], *, saying: str = "") -> Generator[None]:
     """Expect an error of a kind, with a text in it.
 
     Errors: Unexpected where there is none, or one that says something else.
@@ -199,7 +199,9 @@ def raises(kind: type[Exception], *, saying: str = "") -> Iterator[None]:
     raise Unexpected(f"expected {kind.__name__}, and there was no error")
 
 
-def until(ask: Callable[[], Any], *, is_over: Callable[[Any], bool], what: str, patience_s: float = 20.0) -> Any:
+def until(
+    ask: Callable[[], Any], *, is_over: Callable[[Any], bool], what: str, patience_s: float = 20.0
+) -> Any:
     """Ask until the answer is as it should be, and give it.
 
     Errors: Unexpected when the patience is over.
@@ -232,9 +234,14 @@ class Blocking:
         if inspect.isclass(found):
             return found
         if callable(found):
-            return lambda *given, **named: self._settled(found(*given, **named))
+
+            def call(*given: Any, **named: Any) -> Any:
+                return self._settled(found(*given, **named))
+
+            return call
         module = type(found).__module__
-        return Blocking(found, self._loop) if ".operations" in module or ".resources" in module else found
+        is_wrapped = ".operations" in module or ".resources" in module or hasattr(found, "__aiter__")
+        return Blocking(found, self._loop) if is_wrapped else found
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate to the end."""
@@ -271,7 +278,7 @@ async def _next(items: Any) -> Any:
 
 
 @contextlib.contextmanager
-def blocking(make: Callable[[], Any]) -> Iterator[Blocking]:
+def blocking(make: Callable[[], Any]) -> Generator[Blocking]:
     """Make an asynchronous client in a loop of its own, and close both in the end."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -295,10 +302,9 @@ class Recorder:
         self.seen: list[str] = []
         self.text = ""
 
-    def note(self, word: str, text: str = "") -> None:
-        """Write down a call, and the text that it brought."""
-        self.seen.append(word)
-        self.text += text
+    def note(self, *words: object) -> None:
+        """Write down a call in words; members of enumerations stand for their values."""
+        self.seen.append(" ".join(str(getattr(word, "value", word)) for word in words))
 
     def told(self, *words: str) -> Self:
         """Say that each of these was told at least once.
