@@ -179,6 +179,7 @@ class Executor:
         self._make_plan = make_plan
         self.lease = lease
         self.on_promoted: Callable[[str], None] | None = None
+        self.on_commit: Callable[[Checkpoint], None] | None = None
         self._handles: dict[str, _Handle] = {}
         lease.watch(self.lose)
 
@@ -617,6 +618,8 @@ class Executor:
             checkpoint = checkpoint._replace(is_followed=is_followed)
         committed = await self._keep(checkpoint)
         walk.run = committed.run
+        if self.on_commit is not None:
+            self.on_commit(checkpoint)
         if is_followed:
             self._stream.publish(walk.run.id, committed.events)
         if committed.promoted is not None and self.on_promoted is not None:

@@ -158,10 +158,10 @@ def configure(
     Shapes: without a `form` it is text on a terminal, else JSON; with `none` requests are not logged, and what goes
     wrong is.
     """
-    stream = stream or sys.stderr or io.StringIO()
+    to: TextIO = stream or sys.stderr or io.StringIO()
     redactor = Redactor(secrets)
-    is_text = form in ("text", "none") or (form is None and stream.isatty())
-    handler = _Handler(stream)
+    is_text = form in ("text", "none") or (form is None and to.isatty())
+    handler = _Handler(to)
     handler.setFormatter(_TextLines(redactor) if is_text else _JsonLines(redactor))
     root = logging.getLogger("treadle")
     for old in [h for h in root.handlers if isinstance(h, _Handler)]:
