@@ -19,10 +19,13 @@ from treadle.cli.signals import Signals
 if TYPE_CHECKING:
     from treadle.objects.project import ServeSpec
     from treadle.server.app import Server
+    from treadle.server.logs import Form
     from treadle.server.serving import Tls
     from treadle.service import Treadle
 
-_WORDS = dict.fromkeys((signal.SIGINT, signal.SIGTERM), "\nstopping …  (again: quit at once)\n")
+_WORDS: dict[int, str] = dict.fromkeys(
+    (signal.SIGINT, signal.SIGTERM), "\nstopping …  (again: quit at once)\n"
+)
 
 
 @command(name="serve")
@@ -58,7 +61,7 @@ async def _serve(
     files: tuple[str, ...],
     no_auth: bool,
     tls_dev: bool,
-    log: str | None,
+    log: Form | None,
     **given: Any,
 ) -> int:
     from treadle.server import logs

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope
 
 from treadle import wire
 from treadle.errors import NotFound
-from treadle.server.problems import NOUNS, Problem
+from treadle.server.problems import Problem
 
 if TYPE_CHECKING:
     from treadle.server.app import Server
@@ -159,7 +159,7 @@ class Call:
                 400, f"Invalid 'order': expected 'asc' or 'desc', got '{order[:50]}'.", param="order"
             )
         bounds = [_bound(self.asked(name)) for name in ("after", "before")]
-        return Page(int(limit) if limit else usual, cast("Order", order), bounds[0], bounds[1])
+        return Page(int(limit) if limit else usual, order, bounds[0], bounds[1])
 
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -183,15 +183,10 @@ async def paged(
     except NotFound as e:
         if e.id not in (page.after, page.before):
             raise
-        found = []
+        return wire.listing([])
     return wire.listing([render(one) for one in found[: page.limit]], has_more=len(found) > page.limit)
 
 
 def json_response(found: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Give an object as an answer."""
     return Response(to_json(found), status, headers, "application/json")
-
-
-def noun_of(kind: str) -> str:
-    """Give the wire's noun for one of ours."""
-    return NOUNS.get(kind, kind)

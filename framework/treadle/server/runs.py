@@ -164,7 +164,7 @@ def _fields(call: Call, body: bodies.RunCreate | bodies.ThreadRunCreate, agent: 
     Errors: Problem.
     """
     serve = call.server.spec
-    fields: dict[str, Any] = {name: getattr(body, name) for name in _AS_GIVEN}
+    fields: dict[str, Any] = {name: getattr(body, name, None) for name in _AS_GIVEN}
     if body.instructions is not None:
         fields["instructions"] = checked_instructions(body.instructions, serve)
     if body.tools is not None:
