@@ -76,6 +76,10 @@ QUERY: Mapping[str, Schema] = {
         "description": "Parts that are left out unless they are asked for; repeated, or joined by commas.",
         "schema": {"type": "array", "items": {"type": "string"}},
     },
+    "page": {
+        "description": "Which page: what `next_page` of the page before it said.",
+        "schema": {"type": "string"},
+    },
     "purpose": {"description": "Only files of this purpose.", "schema": {"type": "string"}},
     "filter": {
         "description": "Only files of this status.",
@@ -141,6 +145,7 @@ ERRORS: Mapping[str, str] = {
     "403": "The host or the page that asks is not allowed.",
     "404": "There is no object of this id.",
     "413": "The body is too long.",
+    "415": "The body does not say that it is JSON.",
     "429": "Too many requests; `Retry-After` says when to ask again.",
     "500": "The server failed.",
     "503": "Not now; `Retry-After` says when to ask again.",
@@ -222,7 +227,7 @@ def document_of(routes: Sequence[Route]) -> Json:
         "paths": _paths(routes),
         "components": {
             "schemas": {**SCHEMAS, **_bodies(routes)},
-            "responses": {f"error_{status}": _error(said) for status, said in ERRORS.items()},
+            "responses": {f"error_{status}": _error(status, said) for status, said in ERRORS.items()},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -365,9 +370,21 @@ def _body(route: Route) -> Json | None:
 def _responses(route: Route) -> Json:
     found: Json = {"200": {"description": _given(route), "content": _content(route)}}
     for status in ERRORS:
-        if status != "404" or "{" in route.path or route.body is not None:
+        if _can_be(status, route):
             found[status] = {"$ref": f"#/components/responses/error_{status}"}
     return found
+
+
+def _can_be(status: str, route: Route) -> bool:
+    match status:
+        case "404":
+            return "{" in route.path or route.body is not None
+        case "413":
+            return route.method != "GET"
+        case "415":
+            return route.method == "POST"
+        case _:
+            return True
 
 
 def _given(route: Route) -> str:
@@ -379,7 +396,7 @@ def _given(route: Route) -> str:
 
 
 def _content(route: Route) -> Json:
-    stream = {"text/event-stream": {"schema": ref("event_stream")}}
+    stream = {"text/event-stream": {"schema": ref("event")}}
     match route.gives:
         case "events":
             return stream
@@ -392,8 +409,12 @@ def _content(route: Route) -> Json:
             return found if route.streams == "never" else {**found, **stream}
 
 
-def _error(said: str) -> Json:
-    return {"description": said, "content": {"application/json": {"schema": ref("error")}}}
+def _error(status: str, said: str) -> Json:
+    found: Json = {"description": said, "content": {"application/json": {"schema": ref("error")}}}
+    if status in ("429", "503"):
+        waits = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}
+        found["headers"] = {"Retry-After": {"required": True, **waits}}
+    return found
 
 
 def _bodies(routes: Iterable[Route]) -> Json:

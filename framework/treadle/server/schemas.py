@@ -542,6 +542,7 @@ VECTOR_STORE: Schema = _stored(
     "Files that can be searched.",
     {
         "name": _text("Its name; an empty text where it has none."),
+        "description": nullable(_text("What it is for.")),
         "usage_bytes": _count("What it takes."),
         "file_counts": _FILE_COUNTS,
         "status": _word(get_args(StoreStatus), "Whether it can be searched."),
@@ -697,15 +698,38 @@ EVENTS: Mapping[str, str] = {
 }
 """The events of a stream, to the schema of their data."""
 
-EVENT_STREAM: Schema = {
-    "type": "string",
-    "description": (
-        "Server-sent events: per event a line `event: <name>`, a line `data: <JSON>` and an empty line. `done` with "
-        "the data `[DONE]` is the last one. A line `id: <number>` stands at committed events: what to go on after. Lines "
-        "`: keepalive` mean nothing."
-    ),
-    "x-events": {name: ref(schema) for name, schema in EVENTS.items()},
+_OF_EVENTS: Mapping[str, Schema] = {
+    "thread": THREAD,
+    "run": RUN,
+    "run_step": RUN_STEP,
+    "run_step_delta": RUN_STEP_DELTA,
+    "message": MESSAGE,
+    "message_delta": MESSAGE_DELTA,
+    "stream_error": STREAM_ERROR,
 }
+
+
+def _event(names: Iterable[str], data: Schema) -> Schema:
+    """Give an event as its lines say it, each a field."""
+    fields = {
+        "event": _word(names, "What happened."),
+        "data": data,
+        "id": _text("The number to go on after; committed events have one.", pattern="^[0-9]+$"),
+    }
+    return closed(data["description"], fields, optional=("id",))
+
+
+def _data(name: str) -> Schema:
+    said = _OF_EVENTS[name]["description"]
+    return _text(said, contentMediaType="application/json", contentSchema=ref(name))
+
+
+EVENT: Schema = _either(
+    "A server-sent event: a line `event: <name>`, a line `data: <JSON>`, perhaps a line `id: <number>`, and an empty "
+    "line. `done` is the last one. Lines `: keepalive` mean nothing.",
+    *(_event([event for event in EVENTS if EVENTS[event] == name], _data(name)) for name in _OF_EVENTS),
+    _event(["done"], {"type": "string", "const": "[DONE]", "description": "The stream ends."}),
+)
 
 _SINGLE: Mapping[str, Schema] = {
     "assistant": ASSISTANT,
@@ -738,7 +762,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "step_details": STEP_DETAILS,
     "message_delta": MESSAGE_DELTA,
     "run_step_delta": RUN_STEP_DELTA,
-    "event_stream": EVENT_STREAM,
+    "event": EVENT,
     "error": ERROR,
     "stream_error": STREAM_ERROR,
 }
