@@ -75,7 +75,7 @@ async def _serve(
         for file in files:
             agent = await treadle.agents.apply(file)
             note(f"{agent.name}  {agent.id}  version {agent.version}")
-        logs.configure(log)
+        logs.configure(log, secrets=(*treadle.models.secrets(), treadle.settings.api_key or ""))
         listening = bind(spec.host, spec.port)
         host, port = listening.getsockname()[:2]
         key = None if no_auth else await first_key(treadle)

@@ -94,11 +94,14 @@ class Admission:
         self.inside -= 1
 
     @contextmanager
-    def request(self) -> Generator[None]:
-        """Hold the place of a request.
+    def request(self, *, is_counted: bool = True) -> Generator[None]:
+        """Hold the place of a request; one that is not counted comes in however many are inside.
 
         Errors: RateLimited as `enter`.
         """
+        if not is_counted:
+            yield
+            return
         self.enter()
         try:
             yield

@@ -24,7 +24,7 @@ async def create(call: Call) -> wire.Json:
     """Make an assistant."""
     body = call.body(bodies.AgentCreate)
     changes = spec_changes(call, body)
-    agent = await call.treadle.agents.create(AgentSpec(**changes), name=body.name)
+    agent = await call.treadle.agents.create(AgentSpec(**changes), name=body.name, key=call.key)
     return wire.assistant(agent)
 
 

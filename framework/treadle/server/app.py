@@ -22,11 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from treadle.objects.agent import Agent
 from treadle.objects.project import ServeSpec
 from treadle.objects.run import Run
-from treadle.server import door, pages
+from treadle.server import door, health, metrics, pages
 from treadle.server.admission import Admission
 from treadle.server.auth import OPEN, Auth, Principal, Tokens, refuse_open_bind
 from treadle.server.call import Call, json_response
+from treadle.server.health import ALWAYS, Health
 from treadle.server.logs import RequestLine, told
+from treadle.server.metrics import Metrics, Numbers
 from treadle.server.problems import Problem, problem_of
 from treadle.server.replay import Replays, key_of
 from treadle.server.routes import PUBLIC, ROUTES, Route
@@ -39,11 +41,15 @@ logger = logging.getLogger("treadle.server")
 SYSTEM = (
     Route("GET", "/openapi.json", pages.document, "Describe the API.", "json"),
     Route("GET", "/docs", pages.page, "Show the API.", "html"),
+    Route("GET", health.ALIVE, health.alive, "Answer that the process answers.", "json"),
+    Route("GET", health.READY, health.ready, "Answer whether requests should come here.", "json"),
+    Route("GET", "/metrics", metrics.text, "Give the server's numbers, as Prometheus reads them.", "text"),
 )
 """What is answered beside the API."""
 
 _VERSION = b"2020-10-01"
 """The version of the API that OpenAI's servers name."""
+_EVENTS = b"text/event-stream; charset=utf-8"
 _NOBODY = Principal(OPEN, None)
 
 MOST_AGENTS = 10_000
@@ -73,13 +79,26 @@ class Server:
         refuse_open_bind(self.spec.host, no_auth=no_auth)
         self.gate = door.gate_of(self.spec)
         self.auth = Auth(treadle.store, treadle.settings, no_auth=no_auth, tokens=tokens)
-        self.admission = Admission(
-            self.spec.limits, clock=treadle.clock, walking=lambda: treadle.executor.walking
-        )
-        self.replays = Replays(treadle.clock)
         self.draining = asyncio.Event()
         self.streams = 0
+        self.metrics = Metrics(now=self._numbers())
+        treadle.executor.on_commit = self.metrics.committed
+        self.admission = Admission(
+            self.spec.limits,
+            clock=treadle.clock,
+            walking=lambda: treadle.executor.walking,
+            on_refused=self.metrics.refused,
+        )
+        self.replays = Replays(treadle.clock, on_repeat=self.metrics.repeated)
+        self.health = Health(treadle, draining=self.draining)
         self._agents: dict[tuple[str, str, int], Agent] = {}
+
+    def _numbers(self) -> Numbers:
+        return {
+            "requests_in_flight": ("Requests that are answered now.", lambda: self.admission.inside),
+            "streams_open": ("Streams that are open.", lambda: self.streams),
+            "runs_walking": ("Runs that this process walks now.", lambda: self.treadle.executor.walking),
+        }
 
     async def agent_of(self, run: Run) -> Agent:
         """Give the version of an agent that a run is of."""
@@ -230,7 +249,7 @@ class Door:
         telling = seen.through(send)
         self._server.replays.heard(scope["client"])
         try:
-            with self._server.admission.request():
+            with self._server.admission.request(is_counted=scope["path"] not in ALWAYS):
                 scope["treadle.call"] = await self._enter(scope, receive)
                 await self._router(scope, receive, telling)
         except Exception as e:  # noqa: BLE001 - every error becomes an answer
@@ -258,7 +277,7 @@ class Door:
 class _Seen:
     """What is seen of a request from the outside: it is told in the answer's headers, in the log and in metrics."""
 
-    __slots__ = ("_at_ms", "_began", "_bytes", "_id", "_scope", "_server", "_status")
+    __slots__ = ("_at_ms", "_began", "_bytes", "_id", "_is_stream", "_scope", "_server", "_status")
 
     def __init__(self, server: Server, scope: Scope) -> None:
         self._server = server
@@ -268,6 +287,7 @@ class _Seen:
         self._id = f"req_{secrets.token_hex(12)}"
         self._status = 0
         self._bytes = 0
+        self._is_stream = False
 
     def through(self, send: Send) -> Send:
         """Give what an answer is sent through."""
@@ -275,6 +295,7 @@ class _Seen:
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._status = message["status"]
+                self._is_stream = (b"content-type", _EVENTS) in message["headers"]
                 message["headers"] = [*message["headers"], *self._headers()]
             else:
                 self._bytes += len(message.get("body", b""))
@@ -297,14 +318,19 @@ class _Seen:
         scope = self._scope
         call: Call | None = scope.get("treadle.call")
         client = scope["client"]
+        method, route = scope["method"][:20], scope.get("treadle.route", "")
+        taken_s = time.perf_counter() - self._began
+        self._server.metrics.answered(
+            method, route, self._status, seconds=taken_s, bytes_out=self._bytes, streamed=self._is_stream
+        )
         told(
             RequestLine(
                 at_ms=self._at_ms,
                 id=self._id,
-                method=scope["method"][:20],
-                route=scope.get("treadle.route", ""),
+                method=method,
+                route=route,
                 status=self._status,
-                taken_ms=(time.perf_counter() - self._began) * 1000,
+                taken_ms=taken_s * 1000,
                 tenant=call.treadle.tenant if call is not None else "",
                 key_id=call.key_id if call is not None else "",
                 bytes_out=self._bytes,

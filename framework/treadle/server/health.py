@@ -9,10 +9,14 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from treadle.errors import StoreError
-from treadle.server.call import json_response
+from treadle.server.call import Call, json_response
 from treadle.service import Treadle
 
 logger = logging.getLogger("treadle.server")
+
+ALIVE, READY = "/healthz", "/readyz"
+ALWAYS = frozenset({ALIVE, READY})
+"""What is answered however crowded the server is."""
 
 PROBE_S = 2.0
 """How long the store may take to write."""
@@ -82,14 +86,20 @@ class Health:
         return {}
 
 
-def alive() -> Response:
-    """Answer that the process answers."""
+async def alive(_call: Call) -> Response:
+    """Answer that the process answers.
+
+    Wire: ``GET /healthz``.
+    """
     return json_response({"status": "ok"})
 
 
-async def ready(health: Health) -> Response:
-    """Answer whether requests should come here: 200, or 503 with the checks that failed."""
-    found = await health.look()
+async def ready(call: Call) -> Response:
+    """Answer whether requests should come here: 200, or 503 with the checks that failed.
+
+    Wire: ``GET /readyz``.
+    """
+    found = await call.server.health.look()
     if found.is_ready:
         return json_response({"status": "ready"})
     said = "; ".join(f"{name}: {what}" for name, what in found.failed.items())

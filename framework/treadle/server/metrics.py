@@ -6,13 +6,16 @@ sent, so there are never more series than the code has words for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.responses import Response
 
 from treadle.lifecycle import is_terminal
+from treadle.server.call import Call
 from treadle.store.base import Checkpoint
 
+Numbers = Mapping[str, tuple[str, Callable[[], float]]]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 """Upper bounds of the buckets of durations, in seconds."""
@@ -22,7 +25,7 @@ METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
 class Metrics:
     """The numbers of one server."""
 
-    def __init__(self, *, now: dict[str, tuple[str, Callable[[], float]]] | None = None) -> None:
+    def __init__(self, *, now: Numbers | None = None) -> None:
         """Begin to count.
 
         Shapes: `now` are numbers that are asked for when they are read: a name without the prefix ``treadle_``, what
@@ -113,3 +116,11 @@ class Metrics:
     def text(self) -> bytes:
         """Give all numbers as text, of the type `CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+
+async def text(call: Call) -> Response:
+    """Answer with all numbers.
+
+    Wire: ``GET /metrics``.
+    """
+    return Response(call.server.metrics.text(), headers={"content-type": CONTENT_TYPE})

@@ -185,7 +185,7 @@ class Replays:
         self._clock = clock
         self._most = attempts
         self._most_bytes = answer_bytes
-        self._sees_connections = sees_connections
+        self.sees_connections = sees_connections
         self._on_repeat = on_repeat
         self._number = 0
         self._bytes = 0
@@ -303,7 +303,7 @@ class Replays:
             return 0
         if attempt.is_cut:
             return 1
-        return 2 if not self._sees_connections and attempt.client != key.client else None
+        return 2 if not self.sees_connections and attempt.client != key.client else None
 
     def _remember(self, key: Key) -> _Attempt:
         self._number += 1

@@ -52,9 +52,7 @@ async def create_with_thread(call: Call) -> Response:
     }
     with call.begins_run():
         run = await call.treadle.runs.create(None, agent=agent, **fields)
-    if not body.stream:
-        return await _answer(call, run)
-    return await sse.of_run(call, run, thread=await call.treadle.threads.get(run.thread_id))
+    return await (sse.of_run(call, run, with_thread=True) if body.stream else _answer(call, run))
 
 
 async def list_(call: Call) -> wire.Json:
@@ -99,12 +97,12 @@ async def submit(call: Call) -> Response:
     run = await found(call)
     if body.tool_outputs is None and body.tool_approvals is None:
         raise Problem(400, "Missing required parameter: 'tool_outputs'.", param="tool_outputs")
-    after = await call.treadle.runs.last_event(run.id) if body.stream else 0
+    outputs = [{"tool_call_id": o.tool_call_id, "output": o.output} for o in body.tool_outputs or ()]
+    after = await call.treadle.runs.event_before(run.id, outputs) if body.stream else 0
     if body.tool_approvals is not None:
         run = await _decide(call, run, body.tool_approvals)
     if body.tool_outputs is not None:
-        outputs = [{"tool_call_id": o.tool_call_id, "output": o.output} for o in body.tool_outputs]
-        run = await call.treadle.runs.submit_tool_outputs(run.id, outputs)
+        run = await call.treadle.runs.submit_tool_outputs(run.id, outputs, key=call.key)
     return await (sse.of_run(call, run, after=after) if body.stream else _answer(call, run))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from treadle.errors import ConfigurationError
 from treadle.server.app import Door, Server
@@ -32,6 +33,28 @@ class Tls:
 
     certificate: Path
     key: Path
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP as uvicorn reads it, but for requests to a whole address: the door must see the host in it."""
+
+    def on_headers_complete(self) -> None:
+        """Hand on a target that is more than a path as it was sent."""
+        super().on_headers_complete()
+        if not self.url.startswith(b"/"):
+            self.scope["raw_path"] = self.url
+
+
+def _protocol(server: Server) -> type[_Protocol]:
+    """Give the protocol, which says as well when a connection has ended: its last answer may be lost then."""
+    server.replays.sees_connections = True
+
+    class Seen(_Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            server.replays.closed(self.client)
+
+    return Seen
 
 
 class _Uvicorn(uvicorn.Server):
@@ -86,7 +109,7 @@ async def serve(
     """Answer requests until `stop` is set; then let those that are under way end, and close the streams."""
     config = uvicorn.Config(
         Door(server),
-        http="httptools",
+        http=_protocol(server),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -15,6 +15,7 @@ async def create(call: Call) -> wire.Json:
         messages=[fields_of(call, message) for message in body.messages or ()],
         metadata=body.metadata,
         tool_resources=body.tool_resources,
+        key=call.key,
     )
     return wire.thread(thread)
 

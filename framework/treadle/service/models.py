@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from treadle import registry
 from treadle.definition import references
 from treadle.engine.plan import ResolvedModel
-from treadle.errors import ConfigurationError, ModelNotConfigured
+from treadle.errors import ConfigurationError, ModelNotConfigured, TreadleError
 from treadle.objects.agent import AgentSpec, Connection, ModelOptions, Price
 from treadle.objects.project import ProjectSpec
 from treadle.objects.record import parse_duration
@@ -85,6 +86,17 @@ class Models:
         if connection is None:
             return None
         return self._text(connection.base_url) if connection.base_url else "https://api.openai.com/v1"
+
+    def secrets(self) -> tuple[str, ...]:
+        """Give the values that must be printed nowhere, of every connection that can be had here."""
+        from treadle.providers.chat_errors import secrets_of
+
+        found: list[str] = []
+        for connection in (self._default(), *self._project.connections.values()):
+            if connection is not None:
+                with suppress(TreadleError):
+                    found += secrets_of(self._endpoint(connection))
+        return tuple(found)
 
     def _default(self) -> Connection | None:
         declared = self._project.connections.get(DEFAULT)
