@@ -17,12 +17,14 @@ from typing import Any, Literal
 from treadle import ids
 from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent, AgentSpec, OutputSpec, ThreadSpec
+from treadle.objects.file import File
 from treadle.objects.message import ImageFilePart, Message, TextPart, ToolCall
 from treadle.objects.record import JsonValue
 from treadle.objects.run import Run, RunError, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.tool import FunctionTool, ToolSpec
+from treadle.objects.vector_store import Chunking, FileBatch, FileCounts, VectorStore, VectorStoreFile
 
 Json = dict[str, JsonValue]
 """A JSON object."""
@@ -32,7 +34,7 @@ RunStepType = Literal["message_creation", "tool_calls"]
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 """What the metadata of an object may hold on the wire: pairs, characters of a key, characters of a value."""
 
-_INVALID_PROMPT = ("context_length", "content_filter", "invalid_prompt")
+_INVALID_PROMPT = ("context_length", "content_filter", "invalid_prompt", "image")
 
 
 def assistant(agent: Agent) -> Json:
@@ -319,6 +321,30 @@ def run_step_begun(
     return _run_step(found, step, details, status="in_progress", ended_ms=None, error=None, spent=None)
 
 
+def message_cut(begun: Json, found: Run, text: str) -> Json:
+    """Give a message that was begun, and that ends unfinished as its run ends: with what of it was told."""
+    return begun | {
+        "status": "incomplete",
+        "incomplete_details": {"reason": f"run_{_how_cut(found)}"},
+        "incomplete_at": seconds(found.ended_ms),
+        "content": [_text(text)] if text else [],
+    }
+
+
+def run_step_cut(begun: Json, found: Run) -> Json:
+    """Give a run step that was begun, and that ends as its run ends."""
+    status = _how_cut(found)
+    return begun | {
+        "status": status,
+        f"{status}_at": seconds(found.ended_ms),
+        "last_error": last_error(found.last_error),
+    }
+
+
+def _how_cut(found: Run) -> str:
+    return found.status if found.status in ("expired", "cancelled") else "failed"
+
+
 def message_delta(message_id: str, text: str) -> Json:
     """Give a piece of a message's text."""
     piece: Json = {"value": text, "annotations": []}
@@ -351,6 +377,91 @@ def listing(data: Sequence[Json], *, has_more: bool = False) -> Json:
 def deleted(id_: str, noun: str) -> Json:
     """Say that an object is gone; `noun` is assistant or thread."""
     return {"id": id_, "object": f"{noun}.deleted", "deleted": True}
+
+
+def file(found: File) -> Json:
+    """Give a file; whoever asks may use it."""
+    return {
+        "id": found.id,
+        "object": "file",
+        "bytes": found.bytes,
+        "created_at": seconds(found.created_ms),
+        "filename": found.filename,
+        "purpose": found.purpose,
+        "status": "processed",
+        "status_details": None,
+        "expires_at": seconds(found.expires_ms),
+    }
+
+
+def vector_store(found: VectorStore, *, now_ms: int) -> Json:
+    """Give a vector store as it is at a time."""
+    expires_after = {"anchor": "last_active_at", "days": found.expires_days} if found.expires_days else None
+    return {
+        "id": found.id,
+        "object": "vector_store",
+        "created_at": seconds(found.created_ms),
+        "name": found.name or "",
+        "description": found.description,
+        "usage_bytes": found.usage_bytes,
+        "file_counts": file_counts(found.counts),
+        "status": found.status(now_ms),
+        "expires_after": expires_after,
+        "expires_at": seconds(found.expires_ms),
+        "last_active_at": seconds(found.last_active_ms),
+        "metadata": metadata(found.metadata),
+    }
+
+
+def file_counts(counts: FileCounts) -> Json:
+    """Give how many files are in which status."""
+    return {**counts.model_dump(), "total": counts.total}
+
+
+def vector_store_file(link: VectorStoreFile) -> Json:
+    """Give a file of a vector store; its id is the file's."""
+    return {
+        "id": link.file_id,
+        "object": "vector_store.file",
+        "created_at": seconds(link.created_ms),
+        "usage_bytes": link.usage_bytes,
+        "vector_store_id": link.store_id,
+        "status": link.status,
+        "last_error": link.last_error.model_dump() if link.last_error is not None else None,
+        "chunking_strategy": chunking_strategy(link.chunking),
+        "attributes": link.attributes,
+    }
+
+
+def chunking_strategy(chunking: Chunking) -> Json:
+    """Give how a file is cut, always in numbers."""
+    numbers = {
+        "max_chunk_size_tokens": chunking.max_tokens,
+        "chunk_overlap_tokens": chunking.overlap_tokens,
+    }
+    return {"type": "static", "static": numbers}
+
+
+def file_batch(batch: FileBatch) -> Json:
+    """Give the files that came into a vector store together."""
+    return {
+        "id": batch.id,
+        "object": "vector_store.files_batch",
+        "created_at": seconds(batch.created_ms),
+        "vector_store_id": batch.store_id,
+        "status": batch.status,
+        "file_counts": file_counts(batch.counts),
+    }
+
+
+def file_content(text: str, *, next_page: str | None = None) -> Json:
+    """Give a page of the text of a file in a vector store."""
+    return {
+        "object": "vector_store.file_content.page",
+        "data": [{"type": "text", "text": text}] if text else [],
+        "has_more": next_page is not None,
+        "next_page": next_page,
+    }
 
 
 def tool(spec: ToolSpec) -> Json:

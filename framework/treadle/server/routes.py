@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from treadle.server import agents, bodies, messages, run_steps, runs, threads
+from treadle.server import agents, bodies, file_bodies, files, messages, run_steps, runs, threads, vector_stores
 from treadle.server.call import Handler
 
 Body = type[bodies.Body]
@@ -64,6 +64,27 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/assistants/{assistant_id}", agents.get, "Get an assistant.", "assistant"),
     Route("POST", "/assistants/{assistant_id}", agents.update, "Change an assistant: what is left out stays.", "assistant", bodies.AgentUpdate),
     Route("DELETE", "/assistants/{assistant_id}", agents.delete, "Delete an assistant; its threads and runs stay.", "assistant_deleted"),
+    Route("POST", "/files", files.create, "Upload a file.", "file", multipart=True),
+    Route("GET", "/files", files.list_, "List the files.", "list:file", query=("purpose", *PAGE)),
+    Route("GET", "/files/{file_id}", files.get, "Get what is known of a file.", "file"),
+    Route("DELETE", "/files/{file_id}", files.delete, "Delete a file, and take it out of every vector store.", "file_deleted"),
+    Route("GET", "/files/{file_id}/content", files.content, "Get the content of a file.", "bytes"),
+    Route("POST", "/vector_stores", vector_stores.create, "Make a vector store.", "vector_store", file_bodies.VectorStoreCreate),
+    Route("GET", "/vector_stores", vector_stores.list_, "List the vector stores.", "list:vector_store", query=PAGE),
+    Route("GET", "/vector_stores/{vector_store_id}", vector_stores.get, "Get a vector store.", "vector_store"),
+    Route("POST", "/vector_stores/{vector_store_id}", vector_stores.update, "Change a vector store: what is left out stays.", "vector_store", file_bodies.VectorStoreUpdate),
+    Route("DELETE", "/vector_stores/{vector_store_id}", vector_stores.delete, "Delete a vector store; its files stay.", "vector_store_deleted"),
+    Route("POST", "/vector_stores/{vector_store_id}/search", vector_stores.search, "Search a vector store: not possible here yet.", "vector_store_search_results", file_bodies.VectorStoreSearch),
+    Route("POST", "/vector_stores/{vector_store_id}/files", vector_stores.add_file, "Put a file into a vector store.", "vector_store_file", file_bodies.VectorStoreFileCreate),
+    Route("GET", "/vector_stores/{vector_store_id}/files", vector_stores.list_files, "List the files of a vector store.", "list:vector_store_file", query=(*PAGE, "filter")),
+    Route("GET", "/vector_stores/{vector_store_id}/files/{file_id}", vector_stores.get_file, "Get a file of a vector store.", "vector_store_file"),
+    Route("POST", "/vector_stores/{vector_store_id}/files/{file_id}", vector_stores.update_file, "Change the attributes of a file in a vector store.", "vector_store_file", file_bodies.VectorStoreFileUpdate),
+    Route("DELETE", "/vector_stores/{vector_store_id}/files/{file_id}", vector_stores.delete_file, "Take a file out of a vector store; it stays a file.", "vector_store_file_deleted"),
+    Route("GET", "/vector_stores/{vector_store_id}/files/{file_id}/content", vector_stores.file_content, "Get the text of a file in a vector store.", "vector_store_file_content", query=("page",)),
+    Route("POST", "/vector_stores/{vector_store_id}/file_batches", vector_stores.create_batch, "Put files into a vector store together.", "file_batch", file_bodies.FileBatchCreate),
+    Route("GET", "/vector_stores/{vector_store_id}/file_batches/{file_batch_id}", vector_stores.get_batch, "Get a batch.", "file_batch"),
+    Route("POST", "/vector_stores/{vector_store_id}/file_batches/{file_batch_id}/cancel", vector_stores.cancel_batch, "Leave what is not read yet of a batch unread.", "file_batch"),
+    Route("GET", "/vector_stores/{vector_store_id}/file_batches/{file_batch_id}/files", vector_stores.list_batch_files, "List the files of a batch.", "list:vector_store_file", query=(*PAGE, "filter")),
 )  # fmt: skip
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
