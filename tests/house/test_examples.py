@@ -1,7 +1,8 @@
 """Every numbered example runs offline, as its README says, and gives its transcript.
 
 A transcript is the README's console block with what each command writes, stdout and stderr together, and its exit
-code where it is not 0. Ids and times are replaced, and whoever decides is called `you`.
+code where it is not 0. Ids and times are replaced, and whoever decides is called `you`. A command that ends in `&` is a
+server: it goes on beside the others once it has said where it serves, and is told to stop in the end.
 `python tests/house/test_examples.py` writes them anew.
 """
 
@@ -40,21 +41,37 @@ def transcript(folder: Path, place: Path) -> str:
         if not name.startswith(FOREIGN) and name not in TERMINAL
     }
     seen = ""
-    for command in commands(folder):
-        program, *arguments = shlex.split(command)
-        done = subprocess.run(
-            [*PROGRAMS[program], *arguments],
-            cwd=place,
-            env=environ | {"PYTHONUTF8": "1", "LOGNAME": "you"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            check=False,
-        )
-        seen += f"$ {command}\n{normal(done.stdout)}"
-        if done.returncode:
-            seen += f"[exit code {done.returncode}]\n"
+    servers: list[subprocess.Popen[str]] = []
+    try:
+        for command in commands(folder):
+            program, *arguments = shlex.split(command.removesuffix("&"))
+            begun = subprocess.Popen(
+                [*PROGRAMS[program], *arguments],
+                cwd=place,
+                env=environ | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "LOGNAME": "you"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+            )
+            said = begun.stdout
+            assert said is not None
+            if command.endswith("&"):
+                servers.append(begun)
+                written = ""
+                for line in said:
+                    written += line
+                    if line.startswith("Ctrl-C"):
+                        break
+            else:
+                written = begun.communicate()[0]
+            seen += f"$ {command}\n{normal(written).replace(str(place), 'PLACE')}"
+            if begun.returncode:
+                seen += f"[exit code {begun.returncode}]\n"
+    finally:
+        for server in servers:
+            server.terminate()
+            server.communicate()
     return seen
 
 
