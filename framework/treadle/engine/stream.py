@@ -34,6 +34,11 @@ class Follower:
         """Tell whether there is nothing to read now."""
         return not self._waiting
 
+    @property
+    def first_seq(self) -> int | None:
+        """Give the number of the first committed event that waits to be read; None where none waits."""
+        return next((e.seq for e in self._waiting if e is not None and e.seq is not None), None)
+
     def put(self, event: Event | None, *, path: str | None = None) -> None:
         """Hand on an event, or None where the walk comes to rest; `path` is the step that a delta is of."""
         if self.is_cut:

@@ -7,7 +7,8 @@ Rules
 2. What keeps a silent connection open is a comment with one line feed and no empty line: readers take it for the
    beginning of the next event.
 3. A stream ends with `done`, or with `error` where the stream itself broke. A run that fails is no broken stream.
-4. A reader who goes away, or is too slow, costs the run nothing: it goes on, and can be followed again.
+4. A stream whose key was revoked ends with `error`, at the next sign of life at the latest.
+5. A reader who goes away, or is too slow, costs the run nothing: it goes on, and can be followed again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from treadle.errors import StateError, TreadleError
 from treadle.lifecycle import is_terminal
 from treadle.objects.event import Event
 from treadle.objects.run import Run
-from treadle.objects.thread import Thread
+from treadle.server.auth import refused
 from treadle.server.problems import problem_of
 from treadle.service.event_lines import EventLines
 
@@ -58,33 +59,39 @@ def broken(error: Exception) -> bytes:
 
 
 async def of_run(
-    call: Call, run: Run, *, after: int = 0, until_rest: bool = True, thread: Thread | None = None
+    call: Call, run: Run, *, after: int = 0, until_rest: bool = True, with_thread: bool = False
 ) -> Response:
     """Give a run's events after a number as an answer.
 
-    Shapes: with a `thread`, which was made for the run, its making comes first. Without `until_rest` a run that
-    waits for its client goes on being followed.
+    Shapes: with `with_thread` the making of its thread, which was made for the run, comes first. Without `until_rest`
+    a run that waits for its client goes on being followed.
     """
     # Hazard: the deltas of a step are told to those who followed when it began, so following begins at once.
     follower = call.treadle.runs.followed(run)
     events = call.treadle.runs.follow(run.id, after=after, until_rest=until_rest, follower=follower)
-    return EventStream(call, run, follower, _told(call, run, events, after, thread))
+    told = _told(call, run, events, after, until_rest=until_rest, with_thread=with_thread)
+    return EventStream(call, run, follower, told)
 
 
 async def _told(
-    call: Call, run: Run, events: AsyncGenerator[Event], after: int, thread: Thread | None
+    call: Call, run: Run, events: AsyncGenerator[Event], after: int, *, until_rest: bool, with_thread: bool
 ) -> AsyncGenerator[bytes]:
     """Give the frames of a run's events, to the end of the stream."""
     lines = EventLines(call.treadle, await call.server.agent_of(run))
     try:
         await lines.skip(run.id, after)
-        if thread is not None:
+        if with_thread:
+            thread = await call.treadle.threads.get(run.thread_id)
             yield frame({"event": "thread.created", "data": wire.thread(thread)})
         async with aclosing(events):
             async for event in events:
                 told = [frame(line) for line in await lines.of(event)]
                 if told:
                     yield b"".join(told)
+                # Invariant: the stream is over here even if the outputs are there already: another one tells the rest.
+                if until_rest and event.name == "thread.run.requires_action":
+                    yield DONE
+                    return
         now = await call.treadle.runs.get(run.id, output=False)
         if is_terminal(now.status) or now.status == "requires_action":
             yield DONE
@@ -132,7 +139,8 @@ class EventStream(Response):
 
     async def _pieces(self, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:
         """Give frames while they come, and signs of life where they do not."""
-        server = self._call.server
+        server, clock = self._call.server, self._call.treadle.clock
+        asked_s = clock.monotonic()
         draining = asyncio.ensure_future(server.draining.wait())
         following: asyncio.Future[bytes | None] | None = None
         try:
@@ -148,14 +156,18 @@ class EventStream(Response):
                     piece, following = following.result(), None
                     if piece is None:
                         return
-                    yield piece
                 elif draining.done():
                     yield broken(StateError("The server is shutting down; follow the run again."))
                     return
-                elif not await server.still_opens(self._call):
-                    return
                 else:
-                    yield KEEP_ALIVE
+                    piece = KEEP_ALIVE
+                # A stream that is never silent is asked about as often as one that is.
+                if piece is KEEP_ALIVE or clock.monotonic() - asked_s >= KEEP_ALIVE_S:
+                    if not await server.still_opens(self._call):
+                        yield broken(refused())
+                        return
+                    asked_s = clock.monotonic()
+                yield piece
         finally:
             draining.cancel()
             if following is not None:

@@ -378,11 +378,19 @@ class Runs:
         run = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run_id))
         follower = follower or treadle.stream.follow(run.id)
         last = after
+        ended: set[str | None] = set()
         try:
             while True:
                 page = await treadle.store.events(run.tenant, run.id, after=last, limit=PAGE)
                 for event in page:
+                    waiting = follower.first_seq
+                    if waiting is not None and cast("int", event.seq) >= waiting:
+                        # What waits for the reader comes in its place, between the deltas that led to it.
+                        page = []
+                        break
                     last = cast("int", event.seq)
+                    if event.name.endswith(_WHOLE):
+                        ended.add(event.object_id)
                     yield event
                     if _is_end(event):
                         return
@@ -392,7 +400,9 @@ class Runs:
                     return
                 async for event in self._live(run, follower):
                     if event.seq is None:
-                        yield event
+                        # Hazard: what the store has may be published only now, after what led to it.
+                        if event.object_id not in ended:
+                            yield event
                         continue
                     if event.seq <= last:
                         continue
@@ -502,12 +512,12 @@ class Runs:
             Run, treadle.tenant, parent=thread_id, limit=limit, order=order, after=after, before=before
         )
 
-    async def steps(self, run_id: str) -> list[Step]:
-        """Give a run's journal in order.
+    async def steps(self, run_id: str, *, first: int = 0) -> list[Step]:
+        """Give a run's journal in order, from the row `first` on.
 
         Errors: NotFound.
         """
-        return await self._treadle.store.steps(self._treadle.tenant, run_id)
+        return await self._treadle.store.steps(self._treadle.tenant, run_id, first=first)
 
     async def detail(self, run: Run, step: Step) -> StepDetail:
         """Give what a step says beside its journal's row, read from the thread."""
@@ -853,6 +863,7 @@ def _is_end(event: Event) -> bool:
 
 
 _ENDS = frozenset(f"thread.run.{status}" for status in TERMINAL)
+_WHOLE = (".completed", ".incomplete")
 
 
 def _moved_on(run: Run, decision: Decision) -> StateError:

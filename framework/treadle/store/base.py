@@ -251,8 +251,8 @@ class Store(Protocol):
         """Give the id of the run that a thread is busy with."""
         ...
 
-    async def steps(self, tenant: str, run_id: str) -> list[Step]:
-        """Give a run's journal in order."""
+    async def steps(self, tenant: str, run_id: str, *, first: int = 0) -> list[Step]:
+        """Give a run's journal in order, from the row whose `n` is `first` on."""
         ...
 
     async def graph(self, tenant: str, digest: str) -> str:

@@ -1073,10 +1073,10 @@ class SqliteStore:
         row = self._read_one("active_run", (tenant, no))
         return cast("str", row[0]) if row else None
 
-    async def steps(self, tenant: str, run_id: str) -> list[Step]:
-        """Give a run's journal in order."""
+    async def steps(self, tenant: str, run_id: str, *, first: int = 0) -> list[Step]:
+        """Give a run's journal in order, from the row whose `n` is `first` on."""
         no, _ = self._run_no(tenant, run_id, self._reading())
-        return [rows.step(tenant, run_id, row) for row in self._read("steps_of_run", (tenant, no))]
+        return [rows.step(tenant, run_id, row) for row in self._read("steps_of_run", (tenant, no, first))]
 
     async def graph(self, tenant: str, digest: str) -> str:
         """Give the canonical text of a step graph."""

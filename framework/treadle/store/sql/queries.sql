@@ -407,10 +407,10 @@ ON CONFLICT (pos) DO UPDATE SET status = excluded.status, fence = excluded.fence
   said = excluded.said, body = excluded.body WHERE path = excluded.path AND attempt = excluded.attempt;
 
 -- name: steps_of_run
--- The journal of a run.
+-- The journal of a run, from a row on.
 SELECT n, path, attempt, kind, status, fence, cause, edge, fan, reply, call, message, tool, started_ms, ended_ms,
   prompt_tokens, completion_tokens, event, said, body
-FROM steps WHERE tenant = ?1 AND pos >= ?2 << 32 AND pos < (?2 + 1) << 32 ORDER BY pos;
+FROM steps WHERE tenant = ?1 AND pos >= (?2 << 32) + ?3 AND pos < (?2 + 1) << 32 ORDER BY pos;
 
 -- name: step_events_after
 -- The ends of a run's steps after a number, as events.
