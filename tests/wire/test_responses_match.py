@@ -160,8 +160,63 @@ def work(visit: Visit) -> None:
     visit.ask("runs_create_with_thread", {"assistant_id": agent, "thread": asked, "stream": True})
 
 
-SCENES: list[Callable[[Visit], None]] = [speak, work]
-"""What a client does, together every operation."""
+def keep(visit: Visit) -> None:
+    """Upload files, attach them, put them into vector stores alone and together, and take them out again."""
+
+    def upload(name: str, content: bytes, **fields: str) -> str:
+        form = {"files": {"file": (name, content)}, "data": {"purpose": "assistants", **fields}}
+        return visit.ask("files_create", form=form)["id"]
+
+    lasting = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    text, picture = upload("notes.txt", b"It rains in Paris. " * 50), upload("a.bin", b"\0\1\2", **lasting)
+    visit.ask("files_get", file_id=text)
+    visit.ask("files_list", query={"purpose": "assistants", "limit": 1})
+    visit.ask("files_content", file_id=text)
+
+    store = visit.ask("vector_stores_create", {"name": "Notes", "metadata": {"a": "b"}})["id"]
+    lasting = {"expires_after": {"anchor": "last_active_at", "days": 3}, "description": "Texts."}
+    visit.ask("vector_stores_update", lasting, vector_store_id=store)
+    cut = {"type": "static", "static": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 50}}
+    link = {
+        "file_id": text,
+        "chunking_strategy": cut,
+        "attributes": {"year": 2026, "kind": "note", "old": False},
+    }
+    visit.ask("vector_stores_add_file", link, vector_store_id=store)
+    batch = visit.ask("vector_stores_create_batch", {"file_ids": [picture]}, vector_store_id=store)["id"]
+    ends = time.monotonic() + 20
+    while visit.ask("vector_stores_get", vector_store_id=store)["status"] == "in_progress":
+        assert time.monotonic() < ends
+    visit.ask("vector_stores_get_batch", vector_store_id=store, file_batch_id=batch)
+    visit.ask("vector_stores_list_batch_files", vector_store_id=store, file_batch_id=batch)
+    visit.ask("vector_stores_cancel_batch", vector_store_id=store, file_batch_id=batch)
+    found = visit.ask("vector_stores_list_files", vector_store_id=store)["data"]
+    assert {file["id"]: file["status"] for file in found} == {text: "completed", picture: "failed"}
+    visit.ask("vector_stores_get_file", vector_store_id=store, file_id=picture)
+    visit.ask("vector_stores_update_file", {"attributes": {"a": 1}}, vector_store_id=store, file_id=text)
+    page = visit.ask("vector_stores_file_content", vector_store_id=store, file_id=text)
+    assert page["data"][0]["text"].startswith("It rains in Paris.")
+    visit.ask("vector_stores_list")
+
+    tools = [{"type": "file_search"}, {"type": "code_interpreter"}]
+    attached = {"role": "user", "content": "Read it.", "attachments": [{"file_id": text, "tools": tools}]}
+    thread = visit.ask("threads_create", {"messages": [attached]})["id"]
+    fed = visit.ask("threads_get", thread_id=thread)["tool_resources"]
+    assert fed["code_interpreter"]["file_ids"] == [text]
+    [of_thread] = fed["file_search"]["vector_store_ids"]
+    visit.ask("vector_stores_get", vector_store_id=of_thread)
+    visit.ask("messages_list", thread_id=thread)
+
+    visit.ask("vector_stores_delete_file", vector_store_id=store, file_id=picture)
+    visit.ask("vector_stores_delete", vector_store_id=store)
+    visit.ask("files_delete", file_id=text)
+
+
+SCENES: list[Callable[[Visit], None]] = [speak, work, keep]
+"""What a client does, together every operation but those that are not possible yet."""
+
+UNBUILT = {"vector_stores_search": {"query": "rain"}}
+"""Operations that are refused, whatever they are asked, and a body that would be right."""
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +237,7 @@ def answers(url: str) -> list[tuple[str, httpx2.Response]]:
     return visit.answers
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - UNBUILT))
 def test_answers_fit_their_schema(operation: str, answers: list[tuple[str, httpx2.Response]]) -> None:
     content = DOCUMENT["paths"][OPERATIONS[operation].path][OPERATIONS[operation].method.lower()][
         "responses"
@@ -194,6 +249,15 @@ def test_answers_fit_their_schema(operation: str, answers: list[tuple[str, httpx
         assert media in content
         if media == "application/json":
             assert misfits(response.json(), content[media]["schema"]) == []
+
+
+@pytest.mark.parametrize("operation", UNBUILT)
+def test_what_is_not_possible_says_so(operation: str, url: str) -> None:
+    store = httpx2.post(url + "/vector_stores", json={}).json()["id"]
+    route = OPERATIONS[operation]
+    response = httpx2.post(url + route.path.format(vector_store_id=store), json=UNBUILT[operation])
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "unsupported_operation"
 
 
 def test_events_fit_their_schema(answers: list[tuple[str, httpx2.Response]]) -> None:
@@ -219,7 +283,7 @@ def test_events_fit_their_schema(answers: list[tuple[str, httpx2.Response]]) -> 
 @pytest.mark.parametrize("route", ROUTES, ids=openapi.operation_id)
 def test_errors_have_one_form(route: Any, url: str) -> None:
     names = dict.fromkeys(("thread_id", "run_id", "message_id", "step_id", "assistant_id"), "nobody")
-    names |= dict.fromkeys(("file_id", "vector_store_id", "batch_id"), "nobody")
+    names |= dict.fromkeys(("file_id", "vector_store_id", "file_batch_id"), "nobody")
     path = route.path.format(**names)
     wrong = httpx2.request("PATCH", url + path)
     assert wrong.status_code == 405

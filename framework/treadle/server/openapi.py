@@ -10,12 +10,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic.json_schema import models_json_schema
 
 from treadle import __version__
-from treadle.server import bodies
+from treadle.objects.file import FilePurpose
+from treadle.server import bodies, files
 from treadle.server.problems import NOUNS
 from treadle.server.routes import ROUTES, Body, Route
 from treadle.server.schemas import ID_PATTERN, PLACE, SCHEMAS, Schema, nullable, ref, schema_name
@@ -88,6 +89,11 @@ QUERY: Mapping[str, Schema] = {
 }
 """The parameters behind a path, by the name in the table of routes."""
 
+_LIMIT_OF_FILES: Schema = {
+    "description": "How many objects a page has.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": files.MOST_LISTED, "default": files.MOST_LISTED},
+}
+
 HEADERS: Mapping[str, Schema] = {
     "x-treadle-on-busy": {
         "description": "What becomes of this where a run of the thread is active: refused, or it waits its turn.",
@@ -122,7 +128,7 @@ FILE_FORM: Schema = {
     "description": "A file and what it is for.",
     "properties": {
         "file": {"description": "The file's bytes.", "contentMediaType": "application/octet-stream"},
-        "purpose": {"type": "string", "description": "What it is for: assistants, vision."},
+        "purpose": {"type": "string", "enum": list(get_args(FilePurpose)), "description": "What it is for."},
         "filename": {"type": "string", "description": "Its name, where the part of the file has none."},
         "expires_after[anchor]": {
             "type": "string",
@@ -137,6 +143,7 @@ FILE_FORM: Schema = {
         },
     },
     "required": ["file", "purpose"],
+    "additionalProperties": False,
 }
 
 ERRORS: Mapping[str, str] = {
@@ -349,7 +356,8 @@ def _of_path(route: Route) -> list[Json]:
 def _of_query(route: Route) -> list[Json]:
     if route.streams == "always":
         return [dict(parameter) for parameter in _RESUME]
-    return [{"name": name, "in": "query", **QUERY[name]} for name in route.query]
+    known = QUERY if operation_id(route) != "files_list" else {**QUERY, "limit": _LIMIT_OF_FILES}
+    return [{"name": name, "in": "query", **known[name]} for name in route.query]
 
 
 def _of_headers(route: Route) -> list[Json]:

@@ -158,14 +158,15 @@ METADATA: Schema = {
 _FILE_IDS = _listed(_text("An id of a file."), "Ids of files.")
 _STORE_IDS = _listed(_text("An id of a vector store."), "Ids of vector stores.")
 
-TOOL_RESOURCES: Schema = closed(
-    "What its tools may reach.",
-    {
+TOOL_RESOURCES: Schema = {
+    "type": "object",
+    "description": "What its tools may reach; those of other kinds are kept as they were given.",
+    "properties": {
         "code_interpreter": closed("Files for code.", {"file_ids": _FILE_IDS}),
         "file_search": closed("Stores to search.", {"vector_store_ids": _STORE_IDS}),
     },
-    optional=("code_interpreter", "file_search"),
-)
+    "additionalProperties": True,
+}
 
 _FUNCTION_CALL: Fields = {
     "name": _text("The function's name."),
@@ -347,16 +348,13 @@ CONTENT: Schema = _either(
 ATTACHMENT: Schema = closed(
     "A file that a message brings along.",
     {
-        "file_id": nullable(_text("The file's id.")),
-        "data_source": nullable(_open("Where the file is, where it is not stored here.")),
-        "tools": nullable(
-            _listed(
-                closed("A kind of tool.", {"type": _text("file_search or code_interpreter.")}),
-                "Who may read it.",
-            )
+        "file_id": _id("The file's id."),
+        "tools": _listed(
+            closed("A kind of tool.", {"type": _word(("file_search", "code_interpreter"), "Which.")}),
+            "What reads it.",
         ),
     },
-    optional=("file_id", "data_source", "tools"),
+    optional=("tools",),
 )
 
 ASSISTANT: Schema = _stored(
