@@ -3,9 +3,9 @@
 import json
 import os
 import warnings
-from typing_extensions import override
 
 from openai import AssistantEventHandler, OpenAI
+from typing_extensions import override
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # What the hosted service no longer answers.
 
