@@ -81,6 +81,7 @@ def normal(text: str) -> str:
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "DATE TIME", text)
     text = re.sub(r"(\d+) ms   |(\d+\.\d) s   ", lambda m: "N ms   ".rjust(len(m[0])), text)
     text = re.sub(r" *\b(\d+ ms|\d+\.\d s)$", lambda m: "N ms".rjust(len(m[0])), text, flags=re.MULTILINE)
+    text = re.sub(r"\b(steps? ·) (\d+ ms|\d+\.\d s)\b", r"\1 N ms", text)
     return re.sub(r"\b(in|after) (\d+ ms|\d+\.\d s)\b", r"\1 N ms", text)
 
 
