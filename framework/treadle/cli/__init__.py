@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("treadle.cli.runs:runs", "List, show, tail, approve, submit to, resume and cancel runs."),
     "serve": ("treadle.cli.serve:serve", "Serve agents, threads and runs over HTTP."),
     "keys": ("treadle.cli.keys:keys", "Create, list and revoke the keys of the server."),
+    "sdk": ("treadle.cli.sdk:sdk", "Check what client libraries get from a server, call by call."),
     "db": ("treadle.cli.db:db", "Check the store against every promise; upgrade its schema."),
     "schema": ("treadle.cli.schema:schema", "Print the JSON Schema of a kind of document."),
     "config": ("treadle.cli.config:config", "Show the configuration and where it comes from."),

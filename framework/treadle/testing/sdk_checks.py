@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import logging
 import platform
 import sys
 import threading
@@ -336,8 +337,10 @@ def line(result: Result) -> str:
 
 
 def silence() -> None:
-    """Keep the libraries from saying, at every call, that it is on its way out."""
+    """Keep the libraries from saying, at every call, that it is on its way out, and from telling of errors twice."""
     warnings.simplefilter("ignore", DeprecationWarning)
+    for name in ("azure", "openai"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def main(sdk: Sdk, arguments: Sequence[str] | None = None) -> int:
