@@ -26,6 +26,7 @@ from treadle.objects.run import Run
 from treadle.providers.base import Provider
 from treadle.service.agents import Agents
 from treadle.service.files import Files
+from treadle.service.images import Images
 from treadle.service.ingestion import Ingestion
 from treadle.service.keys import Keys
 from treadle.service.messages import Messages
@@ -83,6 +84,7 @@ class Treadle:
         self.ids: Ids = ids or SortableIds()
         self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
         self.callables = {_name_of(f): f for f in tools}
+        self.images = Images(self.project.allow, clock=self.clock, read_file=self._read_file)
         self.stream = Stream()
         self.store = self._open(store)
         self.executor = Executor(
@@ -136,6 +138,9 @@ class Treadle:
         url = store or self.settings.store or _inside(self.project.store, self.root)
         return open_store(url, durability=self.settings.durability)
 
+    async def _read_file(self, tenant: str, file_id: str, most_bytes: int) -> bytes:
+        return await self.scoped(tenant).files.content(file_id, most_bytes=most_bytes)
+
     @property
     def binding(self) -> Binding:
         """Give what tools are bound with: the code that this process may reach."""
@@ -153,6 +158,7 @@ class Treadle:
             binding=self.binding,
             agent_name=agent.name or agent.id,
             default_approval=self.project.defaults.approval,
+            images=self.images.load,
         )
 
     async def __aenter__(self) -> Self:

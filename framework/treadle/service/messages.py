@@ -47,6 +47,7 @@ class Messages:
         if role not in ("user", "assistant"):
             raise StateError(f"a message's role is user or assistant, not '{role}'")
         text, parts = _content(content)
+        treadle.images.check(parts)
         now = treadle.clock.now_ms()
         size = (
             len(text.encode())
