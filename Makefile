@@ -6,10 +6,12 @@
 #   make format   put the sources into the house's format
 #   make simulate SEEDS=n   worlds from n seeds: several processes, faults, a nemesis; FIRST=k begins at seed k
 #   make bench    measure, against a hand-written floor in the same process
+#   make bench-http   measure the HTTP server on one core, against a floor, and streams in numbers
 #   make bench-recovery   measure recovery, cancel and drain, with processes that are killed
 #   make crash    kill processes at every point until SECONDS are over, and look at what is left
 #   make guarantees   run the short tiers of what tests the promises, and write the figures into docs/guarantees.md
 #   make defects  make each of a list of deliberate mistakes in a copy, and show which check catches it
+#   make wire-matrix   ask the server as each version of the client libraries does; write docs/compatibility.md
 #   make clean    remove what the others made
 
 VENV ?= .venv
@@ -31,7 +33,7 @@ JOBS ?= 2
 SEEDS ?= 1000
 FIRST ?= 1
 
-.PHONY: demo test check format simulate bench bench-recovery crash defects guarantees clean python
+.PHONY: demo test check format simulate bench bench-http bench-recovery crash defects guarantees wire-matrix clean python
 
 demo: $(VENV)/.installed
 	@store=$$(mktemp -d) && trap 'rm -rf "$$store"' EXIT && \
@@ -59,6 +61,9 @@ simulate: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py
 
+bench-http: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/serving.py
+
 bench-recovery: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/recovery.py
 
@@ -74,8 +79,11 @@ guarantees: $(VENV)/.installed-dev
 defects: $(VENV)/.installed-dev
 	$(BIN)/python tests/seeded_defects/run.py
 
+wire-matrix: $(VENV)/.installed-dev
+	$(BIN)/python -m treadle.testing.wire_matrix --write
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-wire build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find framework tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment is made anew whenever pyproject.toml changes: what a dependency left behind never helps.
