@@ -90,6 +90,7 @@ class Keeper:
         self._looked_s = clock.monotonic()
         self._swept_s = clock.monotonic()
         self._spent_s = 0.0
+        self._is_full = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -182,6 +183,8 @@ class Keeper:
         Errors: StoreError.
         """
         began_s = self._clock.monotonic()
+        # Invariant: a sweep that had to pass a run over takes none that came after it.
+        self._is_full = False
         swept = Swept(buried=await self.bury())
         now_s = self._clock.monotonic()
         self._spent_s += now_s - began_s
@@ -291,7 +294,8 @@ class Keeper:
         """Tell whether this process takes runs at all, now."""
         if self._is_stopping or not (self._walks_all or self._names):
             return False
-        return self._executor.walking < MOST_WALKS
+        self._is_full = self._is_full or self._executor.walking >= MOST_WALKS
+        return not self._is_full
 
     def _is_wanted(self, due: Due) -> bool:
         if not self._may_walk() or not (self._walks_all or due.id in self._names):
