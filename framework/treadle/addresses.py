@@ -185,15 +185,21 @@ def _name(text: str) -> str:
     return host
 
 
-def check_target(target: Target, *, named: Collection[str] = ()) -> None:
+def check_target(target: Target, *, named: Collection[str] = (), only_named: bool = False) -> None:
     """Refuse what can be refused before a name is resolved: its port, a name or an address that is never called.
 
-    Shapes: `named` as in `is_named`.
+    Shapes: `named` as in `is_named`; with `only_named` every other host is refused.
     Errors: OutboundRefused.
     """
     if target.host in METADATA_NAMES:
         raise OutboundRefused(target.host, "is where a cloud keeps its machines' secrets")
     is_known = is_named(target, named)
+    if only_named and not is_known:
+        raise OutboundRefused(
+            target.host,
+            "is not named by the operator",
+            hint="name it in the project file, under allow: hosts:",
+        )
     if target.port not in STRANGERS_PORTS and not is_known:
         ports = ", ".join(str(p) for p in sorted(STRANGERS_PORTS))
         raise OutboundRefused(

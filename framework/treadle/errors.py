@@ -257,7 +257,7 @@ class ProviderError(TreadleError):
         """Carry what the endpoint said.
 
         Shapes: `kind` is one of rate_limit, timeout, connection, http_NNN, model_error, content_filter,
-        credentials, context_length. Units: `retry_after_s` seconds, as the endpoint asked.
+        credentials, context_length, image. Units: `retry_after_s` seconds, as the endpoint asked.
         """
         self.kind = kind
         self.status = status

@@ -142,20 +142,21 @@ async def fetch(
     timeout_s: float,
     accept: str = "*/*",
     named_hosts: Collection[str] = (),
+    only_named: bool = False,
     resolver: Resolve | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Fetched:
     """Get what stands at an address that a user or a model supplied.
 
     Shapes: `named_hosts` are those that the operator named, as `host` or `host:port`: their private addresses and
-    any port of theirs may be called, on every hop for itself. `resolver` replaces the system's, `tls` the system's
-    authorities.
+    any port of theirs may be called, on every hop for itself; with `only_named` nobody else is called. `resolver`
+    replaces the system's, `tls` the system's authorities.
     Units: `timeout_s` seconds for everything, names and redirects included; `max_bytes` of the content.
     Errors: OutboundRefused where it may not be called; OutboundError where it gave nothing that can be used. Both
     name the host of the hop that they are about.
     """
     target = read_url(url)
-    limits = _Limits(max_bytes, accept, frozenset(named_hosts), resolver or _resolve, tls)
+    limits = _Limits(max_bytes, accept, tuple(named_hosts), only_named, resolver or _resolve, tls)
     at = [target]
     bound = asyncio.timeout(timeout_s)
     try:
@@ -164,14 +165,15 @@ async def fetch(
     except TimeoutError:
         if not bound.expired():
             raise
-        reason = f"gave no whole answer within {timeout_s:g} s"
+        reason = f"gave no whole answer within {round(timeout_s, 2):g} s"
         raise OutboundError(at[-1].host, reason, retryable=True) from None
 
 
 class _Limits(NamedTuple):
     max_bytes: int
     accept: str
-    named: frozenset[str]
+    named: Sequence[str]
+    only_named: bool
     resolve: Resolve
     tls: ssl.SSLContext | None
 
@@ -209,7 +211,7 @@ def _said(error: Exception | None) -> str:
 
 async def _judged(target: Target, limits: _Limits) -> Sequence[str]:
     """Give the addresses of a target, all of which may be called."""
-    check_target(target, named=limits.named)
+    check_target(target, named=limits.named, only_named=limits.only_named)
     if (address := literal(target.host)) is not None:
         return (address,)
     try:

@@ -16,6 +16,11 @@ TEXTS = [
     "'; DROP TABLE messages; --", "\ufeffbom", "\x01\x1f\x7f", "x" * 300_000, "é" * 200_000, "🙂" * 300_000,
 ]  # fmt: skip
 
+DOT = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+)
+
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 async def test_a_text_is_kept_as_it_is(workshop, text):
@@ -46,7 +51,7 @@ async def test_parts_are_kept_and_one_part_of_text_is_a_text(workshop):
     assert (one.text, one.parts) == ("just text", ())
     parts = [
         {"type": "text", "text": "look"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": DOT, "detail": "low"}},
         {"type": "image_file", "image_file": {"file_id": image.id}},
     ]
     many = await treadle.messages.create(

@@ -16,7 +16,7 @@ from treadle.objects.record import parse_duration
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool, UnavailableTool
 from treadle.providers.base import Provider, ToolDefinition
-from treadle.steps.base import Plan
+from treadle.steps.base import LoadImages, Plan, no_images
 from treadle.tools import TOOLS, approval
 from treadle.tools.base import Binding, BoundTool
 from treadle.tools.schema_check import checker
@@ -51,6 +51,7 @@ def make_plan(
     binding: Binding,
     agent_name: str,
     default_approval: str | None = None,
+    images: LoadImages = no_images,
 ) -> Plan:
     """Give the plan of a run, its overrides applied; `default_approval` is the project's.
 
@@ -92,6 +93,7 @@ def make_plan(
         max_prompt_tokens=overrides.max_prompt_tokens,
         max_completion_tokens=overrides.max_completion_tokens,
         fixed_tokens=_fixed_tokens(instructions, definitions),
+        images=images,
     )
 
 

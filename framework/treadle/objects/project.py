@@ -23,7 +23,15 @@ class AllowSpec(Record):
     """What documents may reach outside themselves."""
 
     env: tuple[str, ...] = Field(default=(), description="Environment variables that ${env:NAME} may read.")
-    hosts: tuple[str, ...] = Field(default=(), description="Hosts that tools may call.")
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that tools may call, as `host` or `host:port`. Only of these may an image have a private "
+        "address.",
+    )
+    images: Literal["public", "named", "none"] = Field(
+        default="public",
+        description="Where images by address may come from: public addresses and `hosts`, `hosts` only, or nowhere.",
+    )
     stdio_mcp: tuple[str, ...] = Field(
         default=(), description="MCP servers that may be started as processes."
     )

@@ -50,7 +50,11 @@ class ModelRequest:
     output_strict: bool = True
     timeout_s: float | None = None
     files: Mapping[str, tuple[str, bytes]] = field(default_factory=dict[str, tuple[str, bytes]])
-    """Contents of the image files in `messages`: file id to (media type, bytes)."""
+    """Contents of the images in `messages`, by where they come from: file id or URL to (media type, bytes).
+
+    A data URL that is not among them is sent as it is; any other image that is not is an error, and no address is
+    handed on to an endpoint.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Never, cast
 
 from treadle.errors import ProviderError
 from treadle.objects.agent import ANY_OBJECT, ModelOptions
+from treadle.objects.image import detail_of, is_data_url, source_of
 from treadle.objects.message import ImageFilePart, ImageUrlPart, Message, TextPart, estimate_tokens
 from treadle.objects.record import JsonSchema, JsonValue
 from treadle.providers.base import ModelRequest, ToolDefinition
@@ -166,15 +167,15 @@ def _part(
 ) -> Json:
     if isinstance(part, TextPart):
         return {"type": "text", "text": clean_text(part.text)}
-    if isinstance(part, ImageUrlPart):
-        return _image(part.image_url.url, part.image_url.detail)
-    file = files.get(part.image_file.file_id)
-    if file is None:
-        raise ProviderError(
-            f"message '{message.id}' shows file '{part.image_file.file_id}', whose content is missing"
-        )
-    media_type, content = file
-    return _image(f"data:{media_type};base64,{base64.b64encode(content).decode()}", part.image_file.detail)
+    source = source_of(part)
+    file = files.get(source)
+    if file is not None:
+        media_type, content = file
+        return _image(f"data:{media_type};base64,{base64.b64encode(content).decode()}", detail_of(part))
+    if is_data_url(source):
+        return _image(source, detail_of(part))
+    what = "file" if isinstance(part, ImageFilePart) else "image"
+    raise ProviderError(f"message '{message.id}' shows {what} '{source[:200]}', whose content is missing")
 
 
 def _image(url: str, detail: str) -> Json:

@@ -15,11 +15,14 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from treadle.errors import StateError
+from treadle.objects.image import is_data_url, read_data_url, read_head, source_of
 from treadle.objects.message import ImageFilePart, ImageUrlPart, Message, ToolCall
 from treadle.objects.run import Usage
 from treadle.providers.base import (
@@ -523,10 +526,24 @@ def _words(turn: _Turn, missing: Sequence[tuple[_Tool, list[Slot]]]) -> str:
 
 
 def _told(turn: _Turn) -> Told:
-    images = (
-        sum(isinstance(p, (ImageFilePart, ImageUrlPart)) for p in turn.message.parts) if turn.message else 0
-    )
+    parts = turn.message.parts if turn.message else ()
+    images = [_image(p, turn.request.files) for p in parts if isinstance(p, (ImageFilePart, ImageUrlPart))]
     return Told(turn.reading.text, turn.users, turn.assistants, turn.request.instructions, images)
+
+
+def _image(part: ImageFilePart | ImageUrlPart, files: Mapping[str, tuple[str, bytes]]) -> str:
+    """Give what the head of an image says; nothing where its content did not come along."""
+    source = source_of(part)
+    found = files.get(source)
+    head = None
+    if found is not None:
+        head = read_head(found[1])
+    elif is_data_url(source):
+        with contextlib.suppress(StateError):
+            head = read_head(read_data_url(source))
+    if head is None:
+        return ""
+    return f"{head.media_type.removeprefix('image/').upper()}, {head.width} x {head.height} pixels"
 
 
 def _known(turn: _Turn, text: str) -> Known:

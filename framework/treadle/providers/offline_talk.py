@@ -64,7 +64,7 @@ class Told(NamedTuple):
     users: Sequence[str]
     assistants: Sequence[str]
     instructions: str
-    images: int
+    images: Sequence[str]
 
 
 class _Quote(NamedTuple):
@@ -112,10 +112,12 @@ def talk(told: Told, tools: Sequence[ToolDefinition]) -> str:
     return " ".join(p for p in (_nothing(asked[-1], tools), seen) if p)
 
 
-def _images(count: int) -> str:
-    if not count:
+def _images(images: Sequence[str]) -> str:
+    if not images:
         return ""
-    return f"I cannot see the {'image' if count == 1 else f'{count} images'} of the message."
+    what = "image" if len(images) == 1 else f"{len(images)} images"
+    known = "; ".join(image for image in images if image)
+    return f"I cannot see the {what} of the message{f' ({known})' if known else ''}."
 
 
 def _introduction(tools: Sequence[ToolDefinition]) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 from treadle.errors import ContextLengthError, ProviderError
+from treadle.objects.image import images_of
 from treadle.objects.message import ToolCall
 from treadle.objects.record import parse_duration
 from treadle.objects.run import Usage
@@ -49,6 +50,8 @@ _ERROR_KEYS = ("kind", "message", "status", "retryable", "retry_after_s")
 _USAGE_KEYS = ("prompt_tokens", "completion_tokens")
 _FINISH_REASONS = ("stop", "tool_calls", "length", "content_filter")
 _RETRYABLE = re.compile(r"rate_limit|timeout|connection|http_5\w\w|http_429")
+_IMAGE_BYTES = 4000
+"""An image costs as much as so many bytes of text."""
 _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
@@ -258,6 +261,7 @@ def _error(value: object, place: str) -> ProviderError:
 def _with_usage(reply: ModelReply, request: ModelRequest) -> ModelReply:
     sent = len(request.instructions.encode(errors="replace"))
     sent += sum(len(m.plain.encode(errors="replace")) for m in request.messages)
+    sent += sum(_IMAGE_BYTES for m in request.messages for _ in images_of(m))
     written = len((reply.text or "").encode(errors="replace"))
     written += sum(len(c.name) + len(c.arguments.encode(errors="replace")) for c in reply.tool_calls)
     return ModelReply(

@@ -21,6 +21,30 @@ def _never() -> bool:
     return False
 
 
+class LoadedImages(NamedTuple):
+    """Images of a window, by where they come from.
+
+    Shapes: `files` are source (the id of a file, or a URL) to (media type, bytes); `missing` are those that cannot be
+    had, source to the reason in words.
+    """
+
+    files: Mapping[str, tuple[str, bytes]]
+    missing: Mapping[str, str]
+
+
+LoadImages = Callable[[str, Sequence[str], Sequence[str]], Awaitable[LoadedImages]]
+"""Give images of a tenant: those that a call cannot do without, and those of earlier turns, the newest first.
+
+Where one of the first is missing, the others need not be looked for.
+"""
+
+
+async def no_images(tenant: str, needed: Sequence[str], earlier: Sequence[str]) -> LoadedImages:
+    """Give no image, where nothing loads any."""
+    del tenant
+    return LoadedImages({}, dict.fromkeys([*needed, *earlier], "nothing here loads images"))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run needs to be walked, worked out once from its agent and its own overrides.
@@ -47,6 +71,7 @@ class Plan:
     max_completion_tokens: int | None
     fixed_tokens: int
     """What instructions and tool definitions cost in every call, estimated."""
+    images: LoadImages = no_images
 
 
 class StepContext(NamedTuple):

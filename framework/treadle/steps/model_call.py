@@ -10,6 +10,7 @@ from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.run import RunError, Usage
 from treadle.providers.base import ModelReply, ModelRequest
 from treadle.steps.base import Effects, Intent, Plan, StepContext, StepKindEntry
+from treadle.steps.images import with_images
 from treadle.text import clean, utf8_bytes
 from treadle.tools.gate import delay_s, is_repeated
 
@@ -51,13 +52,14 @@ async def _ask(context: StepContext) -> Effects:
 
     Errors: ProviderError.
     """
-    asked = request(context, window_budget(context))
+    asked = await with_images(context, request(context, window_budget(context)))
     try:
         reply = await context.plan.provider.call(asked, context.emit)
     except ContextLengthError:
         # Half of what was sent, not of what might have been: else the same prompt would be sent again.
         half = sum(row.tokens for row in asked.messages) // 2
-        reply = await context.plan.provider.call(request(context, half), context.emit)
+        halved = await with_images(context, request(context, half))
+        reply = await context.plan.provider.call(halved, context.emit)
         return effects(context, reply, note="the prompt did not fit; the window was halved")
     return effects(context, reply)
 
