@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("treadle.cli.serve:serve", "Serve agents, threads and runs over HTTP."),
     "keys": ("treadle.cli.keys:keys", "Create, list and revoke the keys of the server."),
     "sdk": ("treadle.cli.sdk:sdk", "Check what client libraries get from a server, call by call."),
+    "files": ("treadle.cli.files:files", "List, show, add, get and delete files."),
+    "vector-stores": ("treadle.cli.vector_stores:vector_stores", "List, show and delete vector stores."),
     "db": ("treadle.cli.db:db", "Check the store against every promise; upgrade its schema."),
     "schema": ("treadle.cli.schema:schema", "Print the JSON Schema of a kind of document."),
     "config": ("treadle.cli.config:config", "Show the configuration and where it comes from."),
