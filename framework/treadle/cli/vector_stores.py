@@ -62,16 +62,16 @@ def list_(invocation: Invocation, *, limit: int, after: str | None, as_json: boo
 
 
 @vector_stores.command(name="show")
-@click.argument("store", metavar="VECTOR_STORE")
+@click.argument("vector_store", metavar="VECTOR_STORE")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: the vector store with its files.")
 @click.pass_obj
-def show(invocation: Invocation, *, store: str, as_json: bool) -> None:
+def show(invocation: Invocation, *, vector_store: str, as_json: bool) -> None:
     """Show a vector store and what became of each of its files."""
     place = opened(invocation)
 
     async def found() -> tuple[VectorStore, list[VectorStoreFile], int]:
         async with place.treadle() as treadle:
-            one = await treadle.vector_stores.get(store)
+            one = await treadle.vector_stores.get(vector_store)
             links: list[VectorStoreFile] = []
             while True:
                 after = links[-1].file_id if links else None
@@ -102,17 +102,17 @@ def show(invocation: Invocation, *, store: str, as_json: bool) -> None:
 
 
 @vector_stores.command(name="delete")
-@click.argument("store", metavar="VECTOR_STORE")
+@click.argument("vector_store", metavar="VECTOR_STORE")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
-def delete(invocation: Invocation, *, store: str, yes: bool, as_json: bool) -> None:
+def delete(invocation: Invocation, *, vector_store: str, yes: bool, as_json: bool) -> None:
     """Delete a vector store; its files stay."""
     place = opened(invocation)
 
     async def remove() -> VectorStore:
         async with place.treadle() as treadle:
-            found = await treadle.vector_stores.get(store)
+            found = await treadle.vector_stores.get(vector_store)
             confirm(f"Delete {found.id}? Its files stay.", yes=yes)
             return await treadle.vector_stores.delete(found.id)
 
