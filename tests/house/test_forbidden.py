@@ -20,6 +20,8 @@ CLOCKS_ALLOWED = {
     "cli/doctor.py": "perf_counter measures how long an endpoint takes to answer; nothing is stored",
     "providers/openai.py": "jitter spreads the repeats of requests; nothing is stored and a test hands in its own",
     "providers/azure.py": "jitter, as in openai.py",
+    "server/logs.py": "time writes times that it was given as people read them",
+    "testing/sdk_checks.py": "runs beside the SDKs alone, without treadle; it measures and waits for a server",
     "testing/chance.py": "the seeded randomness of simulations",
     "store/files.py": "monotonic bounds a wait for another process that opens the same new file; nothing is stored",
     "store/sqlite.py": "perf_counter measures commits, to choose how the next ones are written; nothing is stored",

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
-import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +148,8 @@ class Endpoint:
             said = f"Method {method[:20]} is not allowed here; allowed: {self._allow}."
             raise Problem(405, said, headers={"allow": self._allow})
         scope["treadle.route"] = route.path
+        if route.streams != "never":
+            _ = call.on_disconnect  # A wish that cannot be is refused before anything is done.
         if method == "GET":
             return _rendered(await route.handler(call))
         if not route.multipart:
@@ -277,14 +277,15 @@ class Door:
 class _Seen:
     """What is seen of a request from the outside: it is told in the answer's headers, in the log and in metrics."""
 
-    __slots__ = ("_at_ms", "_began", "_bytes", "_id", "_is_stream", "_scope", "_server", "_status")
+    __slots__ = ("_at_ms", "_began", "_bytes", "_clock", "_id", "_is_stream", "_scope", "_server", "_status")
 
     def __init__(self, server: Server, scope: Scope) -> None:
         self._server = server
         self._scope = scope
-        self._began = time.perf_counter()
+        self._clock = server.treadle.clock
+        self._began = self._clock.monotonic()
         self._at_ms = server.treadle.clock.now_ms()
-        self._id = f"req_{secrets.token_hex(12)}"
+        self._id = server.treadle.ids.new("req")
         self._status = 0
         self._bytes = 0
         self._is_stream = False
@@ -304,7 +305,7 @@ class _Seen:
         return tell
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
-        taken_ms = int((time.perf_counter() - self._began) * 1000)
+        taken_ms = int((self._clock.monotonic() - self._began) * 1000)
         return [
             (b"x-request-id", self._id.encode()),
             (b"openai-version", _VERSION),
@@ -319,7 +320,7 @@ class _Seen:
         call: Call | None = scope.get("treadle.call")
         client = scope["client"]
         method, route = scope["method"][:20], scope.get("treadle.route", "")
-        taken_s = time.perf_counter() - self._began
+        taken_s = self._clock.monotonic() - self._began
         self._server.metrics.answered(
             method, route, self._status, seconds=taken_s, bytes_out=self._bytes, streamed=self._is_stream
         )

@@ -20,7 +20,6 @@ import hashlib
 import hmac
 import ipaddress
 import re
-import secrets
 import shlex
 import socket
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -31,6 +30,7 @@ from urllib.parse import parse_qs, quote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from treadle import ids
 from treadle.clock import Clock, SystemClock
 from treadle.server.call import json_response
 from treadle.server.problems import Problem
@@ -61,7 +61,7 @@ class Tokens:
     def issue(self, tenant: str) -> tuple[str, int]:
         """Make a token of a tenant; units: the second is when it ends, in Unix seconds."""
         self._forget()
-        token = secrets.token_urlsafe(32)
+        token = ids.secret(43)
         self._kept[_digest(token)] = (tenant, self._clock.monotonic() + self._life_s)
         return token, self._clock.now_ms() // 1000 + self._life_s
 
@@ -172,7 +172,7 @@ async def identity_endpoint(tokens: Tokens, *, tenant: str, port: int = 0) -> As
 
     Errors: OSError for a port that is taken.
     """
-    secret = secrets.token_urlsafe(32)
+    secret = ids.secret(43)
     with contextlib.closing(socket.create_server(("127.0.0.1", port))) as bound:
         server = _server(identity_app(tokens, tenant=tenant, secret=secret))
         serving = asyncio.create_task(server.serve(sockets=[bound]))

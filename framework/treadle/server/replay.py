@@ -10,7 +10,8 @@ Rules
    stands for an earlier attempt that asked for the same under the same key and failed, or whose answer was not
    delivered. That is a guess: it can be turned off, and is counted apart.
 4. An answer was delivered when its connection carries another request. Where it is known which connections are open,
-   only one that was closed can have lost an answer to a client of OpenAI.
+   only one that the client closed a moment ago can have lost an answer to a client of OpenAI: it closes what failed,
+   keeps what did not, and repeats within seconds. Behind a gateway that closes every connection nothing is guessed.
 5. Only successes are kept; a repeat waits for an attempt that is still worked on. Streams and long answers are not
    kept: then, and after a failure that may have left something behind, the request is carried out once more under the
    durable key of the first attempt, under which the store has what that made.
@@ -23,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from typing import Literal, NamedTuple
 
 from starlette.responses import Response
 
+from treadle import ids
 from treadle.clock import Clock
 from treadle.server.problems import Problem, problem_of
 
@@ -40,6 +41,8 @@ Give = Callable[[str | None], Awaitable[Response]]
 
 KEPT_S = 1800.0
 """How long an attempt is remembered."""
+CUT_S = 15.0
+"""How long after its connection was closed an attempt is looked for: OpenAI's clients wait up to 8 seconds."""
 MOST_ATTEMPTS = 10_000
 MOST_BYTES = 32 * 1024 * 1024
 MOST_ANSWER_BYTES = 256 * 1024
@@ -56,7 +59,8 @@ class Key:
 
     Shapes: `identity` is the same for all that may be repeats of each other, `content` for those that ask for the
     same; it is None for a body that was not read yet. `durable` is what the store is asked under, a digest: nothing
-    that a client sent can be read from it.
+    that a client sent can be read from it. `retry` counts the attempts of the call before this one, `is_last` says that
+    the connection ends with the answer.
     """
 
     kind: Kind
@@ -65,6 +69,7 @@ class Key:
     durable: str
     client: Client | None
     retry: int = 0
+    is_last: bool = False
 
 
 def key_of(
@@ -85,7 +90,7 @@ def key_of(
     """
     if method in _SAFE:
         return None
-    named, request_id, attempt = _names(headers)
+    named, request_id, attempt, is_last = _names(headers)
     who = f"{tenant}\0{key_id}"
     content = None if body is None else _digest(f"{method}\0{path}\0".encode() + body)
     if named:
@@ -99,7 +104,8 @@ def key_of(
     if attempt is None or not attempt.isdigit() or content is None or client is None:
         return None
     identity = _digest(f"{who}\0{content}".encode())
-    return Key("retry_count", identity, content, f"a-{secrets.token_hex(16)}", client, int(attempt[:9]))
+    durable = f"a-{ids.secret(22)}"
+    return Key("retry_count", identity, content, durable, client, int(attempt[:9]), is_last)
 
 
 def durable_of(key: str | None, content: bytes) -> str | None:
@@ -112,8 +118,8 @@ def durable_of(key: str | None, content: bytes) -> str | None:
     return f"{key}-{_digest(content)}"
 
 
-def _names(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes | None]:
-    named, request_id, attempt = b"", b"", None
+def _names(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes | None, bool]:
+    named, request_id, attempt, is_last = b"", b"", None, False
     for name, value in headers:
         if name == b"idempotency-key":
             named = value
@@ -121,7 +127,9 @@ def _names(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes 
             request_id = value
         elif name == b"x-stainless-retry-count":
             attempt = value
-    return named, request_id, attempt
+        elif name == b"connection":
+            is_last = value.lower() == b"close"
+    return named, request_id, attempt, is_last
 
 
 def _digest(content: bytes) -> str:
@@ -146,7 +154,8 @@ class Answer(NamedTuple):
 class _Attempt:
     """A request that is or was worked on, and may come again.
 
-    Shapes: `is_over` says that its answer was delivered, `is_cut` that the connection was closed after it.
+    Shapes: `is_over` says that its answer was delivered; `cut_s` is when its connection was closed, None while that is
+    open. `retry` is that of the request that was taken for it last.
     """
 
     number: int
@@ -159,8 +168,10 @@ class _Attempt:
     status: Literal["working", "answered", "unkept", "failed"] = "working"
     answer: Answer | None = None
     turn: int = 0
+    retry: int = 0
+    is_last: bool = False
     is_over: bool = False
-    is_cut: bool = False
+    cut_s: float | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -208,7 +219,7 @@ class Replays:
         """Hear that a connection was closed: what it was answered last may be lost."""
         attempt = self._on.pop(client, None) if client is not None else None
         if attempt is not None:
-            attempt.is_cut = True
+            attempt.cut_s = self._clock.monotonic()
 
     async def answer(self, key: Key | None, give: Give) -> Response:
         """Give the answer to a request: a new one, or the one that the first attempt of the same call got.
@@ -224,7 +235,7 @@ class Replays:
         if attempt is None:
             attempt = self._remember(key)
             return await self._carry_out(attempt, give)
-        self._bind(attempt, key.client)
+        self._bind(attempt, key)
         if self._on_repeat is not None:
             self._on_repeat(key.kind)
         while attempt.status == "working":
@@ -292,18 +303,24 @@ class Replays:
         return None if attempt.is_over else attempt
 
     def _tried_before(self, key: Key) -> _Attempt | None:
-        """Give the attempt that most likely was lost: one that failed, or whose connection was closed."""
+        """Give the attempt that most likely was lost: one that failed, or whose connection was closed; the newest of them."""
         found = self._tried.get(key.identity, ())
-        ranked = [(rank, a.number, a) for a in found if (rank := self._doubt(a, key)) is not None]
-        return min(ranked)[2] if ranked else None
+        ranked = [
+            (rank, key.retry - a.retry, -a.number, a)
+            for a in found
+            if a.retry < key.retry and (rank := self._doubt(a, key)) is not None
+        ]
+        return min(ranked)[3] if ranked else None
 
     def _doubt(self, attempt: _Attempt, key: Key) -> int | None:
         """Rank an attempt, the likeliest lowest; None for one whose answer arrived, as far as one can know."""
         if attempt.status == "failed":
             return 0
-        if attempt.is_cut:
-            return 1
-        return 2 if not self.sees_connections and attempt.client != key.client else None
+        if not self.sees_connections:
+            return 1 if attempt.client != key.client else None
+        if attempt.cut_s is None or attempt.is_last:
+            return None
+        return 1 if self._clock.monotonic() - attempt.cut_s <= CUT_S else None
 
     def _remember(self, key: Key) -> _Attempt:
         self._number += 1
@@ -321,7 +338,7 @@ class Replays:
                 attempt.durable = f"{durable}-{attempt.turn}"
             self._named[key.identity] = attempt
         self._all[attempt.number] = attempt
-        self._bind(attempt, key.client)
+        self._bind(attempt, key)
         return attempt
 
     def _durable(self, key: Key) -> str:
@@ -333,12 +350,14 @@ class Replays:
             return key.durable
         return f"{key.durable}-{self._clock.now_ms() // int(KEPT_S * 1000)}"
 
-    def _bind(self, attempt: _Attempt, client: Client | None) -> None:
-        """Let an attempt be answered on a connection: on that one alone its answer can arrive."""
+    def _bind(self, attempt: _Attempt, key: Key) -> None:
+        """Let an attempt be answered to a request: on the connection of that one alone its answer can arrive."""
+        client = key.client
         if attempt.client is not None and self._on.get(attempt.client) is attempt:
             del self._on[attempt.client]
         attempt.client = client
-        attempt.is_cut = attempt.is_over = False
+        attempt.retry, attempt.is_last = key.retry, key.is_last
+        attempt.is_over, attempt.cut_s = False, None
         if client is not None:
             self._on[client] = attempt
 

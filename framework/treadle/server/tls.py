@@ -20,13 +20,13 @@ import importlib
 import ipaddress
 import os
 import re
-import secrets
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from treadle import ids
 from treadle.clock import Clock, SystemClock
 from treadle.errors import ConfigurationError
 
@@ -156,7 +156,7 @@ def _authority(path: Path) -> trustme.CA:
 
     if not path.exists():
         made = trustme.CA(
-            organization_name=_ORGANIZATION, organization_unit_name=f"authority {secrets.token_hex(4)}"
+            organization_name=_ORGANIZATION, organization_unit_name=f"authority {ids.secret(6)}"
         )
         _publish(path, made.private_key_pem.bytes() + made.cert_pem.bytes())
     path.chmod(0o600)
@@ -279,7 +279,7 @@ def _publish(path: Path, content: bytes) -> None:
 
 def _beside(path: Path, content: bytes, *, mode: int) -> Path:
     """Write a new file beside another, on the disk before it is named."""
-    written = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    written = path.with_name(f".{path.name}.{ids.secret(8)}")
     with os.fdopen(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
