@@ -131,7 +131,7 @@ def test_no_instructions_means_no_system_message():
     assert [m["role"] for m in body_of(row(1, "user", "hi"))["messages"]] == ["user"]
 
 
-def test_images_are_sent_as_parts_and_stored_ones_as_data_urls():
+def test_images_are_sent_as_parts_and_as_data_urls():
     message = row(
         1,
         "user",
@@ -142,12 +142,19 @@ def test_images_are_sent_as_parts_and_stored_ones_as_data_urls():
             ImageFilePart(image_file=ImageFile(file_id="file_1", detail="high")),
         ),
     )
-    assert body_of(message, files={"file_1": ("image/jpeg", b"\xff\xd8")})["messages"][0]["content"] == [
+    files = {"file_1": ("image/jpeg", b"\xff\xd8"), "https://example.com/cat.png": ("image/gif", b"GIF")}
+    assert body_of(message, files=files)["messages"][0]["content"] == [
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
-        {"type": "image_url", "image_url": {"url": "https://example.com/cat.png", "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lG", "detail": "low"}},
         {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9g=", "detail": "high"}},
     ]
+
+
+def test_the_address_of_an_image_is_never_handed_on():
+    message = row(1, "user", parts=(ImageUrlPart(image_url=ImageUrl(url="https://example.com/cat.png")),))
+    with pytest.raises(ProviderError, match=r"msg_1.*https://example\.com/cat\.png.*missing"):
+        body_of(message)
 
 
 def test_an_image_whose_content_is_missing_is_an_error_that_names_message_and_file():
