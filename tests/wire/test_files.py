@@ -429,6 +429,17 @@ def test_a_repeat_of_an_upload_gives_the_first_file(raw: httpx2.Client) -> None:
     assert other.status_code == 400
 
 
+def test_an_id_that_azures_client_sends_with_everything_hides_no_upload(raw: httpx2.Client) -> None:
+    headers = {"x-ms-client-request-id": "one-for-all"}
+    made = [
+        raw.post(
+            "/files", files={"file": ("a.txt", content)}, data={"purpose": ASSISTANTS}, headers=headers
+        ).json()
+        for content in (b"one", b"two", b"two")
+    ]
+    assert made[0]["id"] != made[1]["id"] == made[2]["id"]
+
+
 @pytest.mark.parametrize("limit", ["0", "10001", "-1", "x"])
 def test_a_limit_that_is_none_is_refused(raw: httpx2.Client, limit: str) -> None:
     assert raw.get("/files", params={"limit": limit}).status_code == 400

@@ -76,7 +76,8 @@ async def _kept(call: Call, form: FileForm, upload: Upload) -> File:
             said = f"Missing required parameter: '{name}'."
             raise Problem(400, said, param=name, code="missing_required_parameter")
     fields = form.fields
-    seen = repr(sorted({**fields, "file": form.filename}.items())).encode()
+    received = await upload.finish()
+    seen = repr((sorted(fields.items()), form.filename, received.sha256)).encode()
     return await upload.keep(
         # The name in a field of its own is what its client means; that of the part may be a stand-in.
         filename=fields.get("filename") or form.filename or "",

@@ -14,7 +14,7 @@ from treadle.objects.file import File, FilePurpose
 from treadle.retrieval.extract import media_type_of
 from treadle.service.requests import request_of
 from treadle.store.base import Order
-from treadle.store.base_files import Sink
+from treadle.store.base_files import Received, Sink
 from treadle.text import clean
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Upload:
         self._id = id_
         self._sink = sink
         self._bytes = 0
+        self._received: Received | None = None
 
     async def write(self, piece: bytes) -> None:
         """Take the next piece.
@@ -53,6 +54,15 @@ class Upload:
                 f"The file is too large: a file has at most {most} bytes.", hint="split the file"
             )
         await self._sink.write(piece)
+
+    async def finish(self) -> Received:
+        """Tell what came: nothing can be written after it.
+
+        Errors: StoreError.
+        """
+        if self._received is None:
+            self._received = await self._sink.finish()
+        return self._received
 
     async def keep(
         self,
@@ -77,7 +87,7 @@ class Upload:
                 f"a file expires {LEAST_LIFE_S} to {MOST_LIFE_S} seconds after its creation, not {expires_after_s}"
             )
         name, now = base_name(filename), treadle.clock.now_ms()
-        received = await self._sink.finish()
+        received = await self.finish()
         file = File(
             id=self._id,
             tenant=treadle.tenant,
