@@ -142,7 +142,6 @@ def _contents(connection: Connection, files: Path | None) -> Iterator[tuple[str,
         if content is None or len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             yield "a large text has the content that its digest names", "", str(digest)
 
-
     for row in connection.execute(_FILES):
         if not _is_whole(files, row):
             yield "a file has the content that was uploaded", str(row[1]), f"tenant {row[0]}"
