@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,13 @@ import click
 
 from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
-from treadle.cli.listing import confirm, page, paged
+from treadle.cli.listing import add_delete, page, paged, show_table
 from treadle.cli.opening import Opened, opened
-from treadle.cli.output import data, data_json, note, room, style
+from treadle.cli.output import data, data_json, note
 from treadle.objects.agent import AgentSpec
 
 if TYPE_CHECKING:
+    from treadle import wire
     from treadle.objects.agent import Agent
     from treadle.service import Treadle
 
@@ -46,8 +46,7 @@ def list_(invocation: Invocation, *, limit: int, after: str | None, as_json: boo
     rows = [
         (a.id, a.name or "-", str(a.version), a.spec.model.id, ", ".join(_tools(a)) or "-") for a in listed
     ]
-    for n, line in enumerate(lines.table(("ID", "NAME", "VERSION", "MODEL", "TOOLS"), rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(("ID", "NAME", "VERSION", "MODEL", "TOOLS"), rows)
     if has_more:
         note(f"more:  {place.command(f'agents list --after {listed[-1].id}')}", "dim")
 
@@ -167,25 +166,19 @@ def _targets(treadle: Treadle, files: tuple[str, ...]) -> list[str]:
     return targets
 
 
-@agents.command(name="delete")
-@click.argument("agent", metavar="AGENT")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.pass_obj
-def delete(invocation: Invocation, *, agent: str, yes: bool, as_json: bool) -> None:
-    """Delete an agent; its threads and runs stay readable."""
-    place = opened(invocation)
+def _deleted(agent: Agent) -> wire.Json:
+    from treadle import wire
 
-    async def remove() -> Agent:
-        async with place.treadle() as treadle:
-            found = await treadle.agents.get(agent)
-            confirm(f"Delete the agent {found.name or found.id}?", yes=yes)
-            return await treadle.agents.delete(found.id)
+    return wire.deleted(agent.id, "assistant")
 
-    gone = asyncio.run(remove())
-    if as_json:
-        from treadle import wire
 
-        data_json(wire.deleted(gone.id, "assistant"))
-        return
-    note(f"deleted {gone.name or gone.id}")
+add_delete(
+    agents,
+    "AGENT",
+    "Delete an agent; its threads and runs stay readable.",
+    find=lambda treadle, given: treadle.agents.get(given),
+    question=lambda agent: f"Delete the agent {agent.name or agent.id}?",
+    remove=lambda treadle, agent: treadle.agents.delete(agent.id),
+    shown=_deleted,
+    name=lambda agent: agent.name or agent.id,
+)

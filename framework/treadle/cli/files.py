@@ -13,11 +13,12 @@ import click
 
 from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
-from treadle.cli.listing import confirm, page, paged
+from treadle.cli.listing import add_delete, page, paged, show_table
 from treadle.cli.opening import opened
-from treadle.cli.output import data, data_json, note, room, style
+from treadle.cli.output import data, data_json, note
 
 if TYPE_CHECKING:
+    from treadle import wire
     from treadle.objects.file import File
 
 
@@ -48,8 +49,7 @@ def list_(
         return
     rows = [(f.id, lines.when(f.created_ms), f.purpose, str(f.bytes), f.filename) for f in listed]
     heads = ("ID", "CREATED", "PURPOSE", "BYTES", "NAME")
-    for n, line in enumerate(lines.table(heads, rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(heads, rows)
     if has_more:
         note(f"more:  {place.command(f'files list --after {listed[-1].id}')}", "dim")
 
@@ -140,25 +140,19 @@ def open_output(path: Path | None) -> Generator[BinaryIO]:
         yield file
 
 
-@files.command(name="delete")
-@click.argument("file", metavar="FILE")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.pass_obj
-def delete(invocation: Invocation, *, file: str, yes: bool, as_json: bool) -> None:
-    """Delete a file, also from the vector stores that have it."""
-    place = opened(invocation)
+def _deleted(file: File) -> wire.Json:
+    from treadle import wire
 
-    async def remove() -> File:
-        async with place.treadle() as treadle:
-            found = await treadle.files.get(file)
-            confirm(f"Delete {found.id} ({lines.visible(found.filename)})?", yes=yes)
-            return await treadle.files.delete(found.id)
+    return wire.deleted(file.id, "file") | {"object": "file"}
 
-    gone = asyncio.run(remove())
-    if as_json:
-        from treadle import wire
 
-        data_json(wire.deleted(gone.id, "file") | {"object": "file"})
-        return
-    note(f"deleted {gone.id}")
+add_delete(
+    files,
+    "FILE",
+    "Delete a file, also from the vector stores that have it.",
+    find=lambda treadle, given: treadle.files.get(given),
+    question=lambda file: f"Delete {file.id} ({lines.visible(file.filename)})?",
+    remove=lambda treadle, file: treadle.files.delete(file.id),
+    shown=_deleted,
+    name=lambda file: file.id,
+)

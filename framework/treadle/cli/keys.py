@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ import click
 
 from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
+from treadle.cli.listing import show_table
 from treadle.cli.opening import opened
-from treadle.cli.output import data, data_json, note, room, style
+from treadle.cli.output import data, data_json, note
 
 if TYPE_CHECKING:
     from treadle.objects.key import Key
@@ -68,8 +68,7 @@ def list_(invocation: Invocation, *, as_json: bool) -> None:
         (key.id, key.name or "-", lines.when(key.created_ms), f"revoked {lines.when(key.revoked_ms)}" if key.is_revoked else "opens")
         for key in listed
     ]  # fmt: skip
-    for n, line in enumerate(lines.table(("ID", "NAME", "CREATED", "STATUS"), rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(("ID", "NAME", "CREATED", "STATUS"), rows)
 
 
 @keys.command(name="revoke")

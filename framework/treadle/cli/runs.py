@@ -13,7 +13,7 @@ import click
 from treadle.cli import approvals, lines, walk
 from treadle.cli import exit as codes
 from treadle.cli.context import Group, Invocation
-from treadle.cli.listing import page, paged
+from treadle.cli.listing import page, paged, show_table
 from treadle.cli.live import Live, describe
 from treadle.cli.opening import Opened, opened, pairs, read_value, walking
 from treadle.cli.output import can_ask, complain, data, data_json, note, room, style, width
@@ -69,8 +69,7 @@ def list_(
         return
     rows = [_row(r, agents[r.id].name or r.agent_id, is_left=r.id in left) for r in listed]
     head = ("ID", "STATUS", "AGENT", "MODEL", "CREATED", "TIME", "TOKENS", "THREAD")
-    for n, line in enumerate(lines.table(head, rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(head, rows)
     if left:
         note(f"walker gone: {place.command('runs resume RUN')} goes on from the last step", "dim")
     if has_more:

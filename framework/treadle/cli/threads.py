@@ -10,11 +10,12 @@ import click
 
 from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
-from treadle.cli.listing import confirm, page, paged
+from treadle.cli.listing import add_delete, page, paged, show_table
 from treadle.cli.opening import opened
-from treadle.cli.output import data, data_json, note, room, style
+from treadle.cli.output import data, data_json, note, style
 
 if TYPE_CHECKING:
+    from treadle import wire
     from treadle.objects.message import Message
     from treadle.objects.thread import Thread
     from treadle.service import Treadle
@@ -46,8 +47,7 @@ def list_(invocation: Invocation, *, limit: int, after: str | None, as_json: boo
         data_json(wire.listing([wire.thread(t) for t, _ in listed], has_more=has_more))
         return
     rows = [(t.id, lines.when(t.created_ms), f"{m.role}: {m.plain}" if m else "-") for t, m in listed]
-    for n, line in enumerate(lines.table(("ID", "CREATED", "LAST MESSAGE"), rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(("ID", "CREATED", "LAST MESSAGE"), rows)
     if has_more:
         note(f"more:  {place.command(f'threads list --after {listed[-1][0].id}')}", "dim")
 
@@ -104,25 +104,19 @@ def _print(message: Message) -> None:
     data("")
 
 
-@threads.command(name="delete")
-@click.argument("thread", metavar="THREAD")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.pass_obj
-def delete(invocation: Invocation, *, thread: str, yes: bool, as_json: bool) -> None:
-    """Delete a thread with its messages and runs."""
-    place = opened(invocation)
+def _deleted(thread: Thread) -> wire.Json:
+    from treadle import wire
 
-    async def remove() -> Thread:
-        async with place.treadle() as treadle:
-            found = await treadle.threads.get(thread)
-            confirm(f"Delete {found.id} with its messages and runs?", yes=yes)
-            return await treadle.threads.delete(found.id)
+    return wire.deleted(thread.id, "thread")
 
-    gone = asyncio.run(remove())
-    if as_json:
-        from treadle import wire
 
-        data_json(wire.deleted(gone.id, "thread"))
-        return
-    note(f"deleted {gone.id}")
+add_delete(
+    threads,
+    "THREAD",
+    "Delete a thread with its messages and runs.",
+    find=lambda treadle, given: treadle.threads.get(given),
+    question=lambda thread: f"Delete {thread.id} with its messages and runs?",
+    remove=lambda treadle, thread: treadle.threads.delete(thread.id),
+    shown=_deleted,
+    name=lambda thread: thread.id,
+)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from treadle.cli import lines
 from treadle.cli.context import Group, Invocation
-from treadle.cli.listing import confirm, page, paged
+from treadle.cli.listing import add_delete, page, paged, show_table
 from treadle.cli.opening import opened
-from treadle.cli.output import data, data_json, note, room, style
+from treadle.cli.output import data_json, note
 
 if TYPE_CHECKING:
+    from treadle import wire
     from treadle.objects.vector_store import VectorStore, VectorStoreFile
 
 _PAGE = 100
@@ -55,8 +55,7 @@ def list_(invocation: Invocation, *, limit: int, after: str | None, as_json: boo
         for v in listed
     ]
     heads = ("ID", "CREATED", "STATUS", "FILES", "BYTES", "NAME")
-    for n, line in enumerate(lines.table(heads, rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(heads, rows)
     if has_more:
         note(f"more:  {place.command(f'vector-stores list --after {listed[-1].id}')}", "dim")
 
@@ -97,29 +96,22 @@ def show(invocation: Invocation, *, vector_store: str, as_json: bool) -> None:
         )
         for link in links
     ]
-    for n, line in enumerate(lines.table(("FILE", "STATUS", "BYTES", "ERROR"), rows, columns=room())):
-        data(line if n else style(line, "dim", stream=sys.stdout))
+    show_table(("FILE", "STATUS", "BYTES", "ERROR"), rows)
 
 
-@vector_stores.command(name="delete")
-@click.argument("vector_store", metavar="VECTOR_STORE")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@click.pass_obj
-def delete(invocation: Invocation, *, vector_store: str, yes: bool, as_json: bool) -> None:
-    """Delete a vector store; its files stay."""
-    place = opened(invocation)
+def _deleted(found: VectorStore) -> wire.Json:
+    from treadle import wire
 
-    async def remove() -> VectorStore:
-        async with place.treadle() as treadle:
-            found = await treadle.vector_stores.get(vector_store)
-            confirm(f"Delete {found.id}? Its files stay.", yes=yes)
-            return await treadle.vector_stores.delete(found.id)
+    return wire.deleted(found.id, "vector_store")
 
-    gone = asyncio.run(remove())
-    if as_json:
-        from treadle import wire
 
-        data_json(wire.deleted(gone.id, "vector_store"))
-        return
-    note(f"deleted {gone.id}")
+add_delete(
+    vector_stores,
+    "VECTOR_STORE",
+    "Delete a vector store; its files stay.",
+    find=lambda treadle, given: treadle.vector_stores.get(given),
+    question=lambda found: f"Delete {found.id}? Its files stay.",
+    remove=lambda treadle, found: treadle.vector_stores.delete(found.id),
+    shown=_deleted,
+    name=lambda found: found.id,
+)
