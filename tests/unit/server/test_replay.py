@@ -9,6 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from treadle.server.problems import Problem
 from treadle.server.replay import (
+    CUT_S,
     KEPT_S,
     MOST_ANSWER_BYTES,
     REPLAYED,
@@ -262,11 +263,46 @@ async def test_a_repeat_of_something_else_is_none(world: World) -> None:
     assert await world.openai(THERE, body=b"a", key_id="other", retry=1) == b"object 3"
 
 
-async def test_a_repeat_comes_too_late_after_half_an_hour(world: World) -> None:
-    await world.openai(HERE)
+async def test_a_repeat_comes_within_seconds_of_the_end_of_the_first_connection() -> None:
+    for late_s, expected in ((CUT_S, b"object 1"), (CUT_S + 1, b"object 2")):
+        world = World(sees_connections=True)
+        await world.openai(HERE)
+        world.clock.advance(1000)
+        world.replays.closed(HERE)
+        world.clock.advance(late_s)
+        assert await world.openai(THERE, retry=1) == expected
+
+
+async def test_a_repeat_comes_too_late_after_half_an_hour() -> None:
+    for late_s, expected in ((KEPT_S - 1, b"object 1"), (KEPT_S, b"object 2")):
+        world = World(sees_connections=False)
+        await world.openai(HERE)
+        world.clock.advance(late_s)
+        assert await world.openai(THERE, retry=1) == expected
+
+
+async def test_a_connection_that_was_to_end_with_its_answer_has_lost_nothing() -> None:
+    world = World(sees_connections=True)
+    await world.openai(HERE, connection="close")
     world.replays.closed(HERE)
-    world.clock.advance(KEPT_S)
     assert await world.openai(THERE, retry=1) == b"object 2"
+
+
+async def test_of_several_that_may_be_lost_the_newest_is_meant(world: World) -> None:
+    for client in (HERE, THERE):
+        await world.openai(client)
+        world.replays.closed(client)
+    assert await world.openai(ELSEWHERE, retry=1) == b"object 2"
+
+
+async def test_a_second_repeat_is_one_of_a_first_repeat(world: World) -> None:
+    for client in (HERE, THERE):
+        await world.openai(client)
+        world.replays.closed(client)
+    first = await world.openai(ELSEWHERE, retry=1)
+    world.replays.closed(ELSEWHERE)
+    assert await world.openai(("127.0.0.1", 9), retry=2) == first == b"object 2"
+    assert await world.openai(("127.0.0.1", 10), retry=1) == b"object 1"
 
 
 async def test_after_a_failure_that_may_have_left_something_the_store_is_asked_under_the_first_key(
