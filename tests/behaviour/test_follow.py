@@ -107,7 +107,7 @@ async def test_the_deltas_make_up_the_text_for_whoever_was_there(workshop):
 
 async def test_a_reader_who_comes_in_the_middle_of_a_text_gets_no_part_of_it():
     """Half a text is worse than none: the message that is committed has the whole."""
-    stream = streams.Stream()
+    stream = streams.Stream(asyncio.sleep)
     early = stream.follow("run")
     begins = Event("run", "thread.run.step.in_progress", "model_call#1", {"kind": "model_call"})
     delta = Event("run", "thread.message.delta", "msg", {"text": "half"})
@@ -170,6 +170,42 @@ async def test_following_goes_on_over_a_wait_for_the_client(workshop):
     events = await asyncio.wait_for(reading, 10)
     assert [e.name for e in events][-1] == "thread.run.completed"
     assert committed(events) == list(range(1, len(committed(events)) + 1))
+
+
+async def test_readers_who_wait_cost_nothing_while_others_are_served(workshop, monkeypatch):
+    """They are told of their own run; only what another process writes makes them look."""
+    ask = FunctionTool(name="ask", runs="client")
+    scene = await workshop.start(
+        [{"calls": [{"name": "ask", "id": "a", "arguments": {}}]}, "ok"], tools=[ask]
+    )
+    run = await scene.create()
+    await read(scene.runs.follow(run.id, until_rest=True))
+    store = scene.treadle.store
+    looks = 0
+    events = store.events
+
+    async def counted(*given, **named):
+        nonlocal looks
+        looks += 1
+        return await events(*given, **named)
+
+    monkeypatch.setattr(store, "events", counted)
+    readers = [asyncio.ensure_future(read(scene.runs.follow(run.id))) for _ in range(20)]
+    while looks < 2 * len(readers):  # The second time is the first look, which comes soon.
+        await asyncio.sleep(0.01)
+    for _ in range(20):
+        await scene.treadle.threads.create()
+        await asyncio.sleep(0)
+
+    assert looks == 2 * len(readers)
+
+    await workshop.open(["never"]).threads.create()
+    while looks < 3 * len(readers):
+        await asyncio.sleep(0.01)
+    await scene.runs.submit_tool_outputs(run.id, [{"tool_call_id": "a", "output": "x"}])
+    for given in await asyncio.wait_for(asyncio.gather(*readers), 10):
+        assert committed(given) == list(range(1, len(committed(given)) + 1))
+        assert given[-1].name == "thread.run.completed"
 
 
 async def test_a_reader_who_is_too_slow_is_cut_off_and_can_go_on(workshop, monkeypatch):

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from treadle.errors import StoreError
 from treadle.objects.event import Event
 
 MOST = 10_000
 """Events that may wait for a reader."""
+FIRST_LOOK_S, LOOK_S = 0.1, 5.0
+"""After how long a store in which nothing seems to happen is looked at all the same: at first, and later."""
+SPACED_S = 0.0005
+"""The pause after a look, for each follower that was told."""
 
 
 class Follower:
@@ -61,24 +66,18 @@ class Follower:
             await self._news.wait()
         return self._waiting.popleft()
 
-    async def get_or(self, other: Awaitable[None]) -> Event | None:
-        """Wait for the next event or for something else, whichever is first; None where it was the other."""
-        ours, theirs = asyncio.ensure_future(self.get()), asyncio.ensure_future(other)
-        try:
-            await asyncio.wait({ours, theirs}, return_when=asyncio.FIRST_COMPLETED)
-            return ours.result() if ours.done() else None
-        finally:
-            for task in (ours, theirs):
-                task.cancel()
-            await asyncio.gather(ours, theirs, return_exceptions=True)
-
 
 class Stream:
     """Who follows which run."""
 
-    def __init__(self) -> None:
-        """Start without followers."""
+    def __init__(self, changed: Callable[[float], Awaitable[None]]) -> None:
+        """Start without followers; `changed` waits until others may have written, or that many seconds."""
         self._followers: dict[str, list[Follower]] = {}
+        self._changed = changed
+        self._watching: set[Follower] = set()
+        self._watch: asyncio.Task[None] | None = None
+        self.looks = 0
+        """How often the store was looked at anew; whoever reads it notes this before."""
 
     def follow(self, run_id: str) -> Follower:
         """Follow a run from now on."""
@@ -103,6 +102,48 @@ class Stream:
         for follower in self._followers.get(run_id, ()):
             for event in events:
                 follower.put(event, path=path)
+
+    async def watched(self, follower: Follower, *, since: int) -> Event | None:
+        """Wait for the next event of a run that nobody walks here; None says that others may have written of it.
+
+        Shapes: `since` is what `looks` was before the store was read. One task looks for all followers together.
+        """
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look())
+        if since != self.looks:
+            return None
+        self._watching.add(follower)
+        try:
+            return await follower.get()
+        finally:
+            self._watching.discard(follower)
+
+    async def _look(self) -> None:
+        """Tell those who wait whenever others have written, as long as there are any."""
+        # What was written before this began is looked for soon; later on nothing is missed.
+        within_s = FIRST_LOOK_S
+        while self._followers:
+            try:
+                await self._changed(within_s)
+            except StoreError:
+                # Whoever reads is told by the read.
+                await asyncio.sleep(LOOK_S)
+            within_s = LOOK_S
+            self.looks += 1
+            told = len(self._watching)
+            for follower in self._watching:
+                follower.put(None)
+            # Each reads the store: where others write all the time, that must not be all that is done here.
+            await asyncio.sleep(told * SPACED_S)
+
+    async def close(self) -> None:
+        """Look no more; who waits is told."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        for follower in self._watching:
+            follower.put(None)
 
     def end(self, run_id: str) -> None:
         """Tell the followers that the walk has ended: the run is over, or waits for somebody."""

@@ -85,8 +85,8 @@ class Treadle:
         self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
         self.callables = {_name_of(f): f for f in tools}
         self.images = Images(self.project.allow, clock=self.clock, read_file=self._read_file)
-        self.stream = Stream()
         self.store = self._open(store)
+        self.stream = Stream(lambda within_s: self.store.changed(within_s, elsewhere=True))
         self.executor = Executor(
             self.store,
             clock=self.clock,
@@ -191,6 +191,8 @@ class Treadle:
         await self.executor.lease.release()
         await self.models.close()
         await self.store.close()
+        # Whoever still follows a run reads the store again, and hears that it is closed.
+        await self.stream.close()
 
 
 def read_project(given: str | Path | None) -> Project:

@@ -381,6 +381,7 @@ class Runs:
         ended: set[str | None] = set()
         try:
             while True:
+                looks = treadle.stream.looks
                 page = await treadle.store.events(run.tenant, run.id, after=last, limit=PAGE)
                 for event in page:
                     waiting = follower.first_seq
@@ -398,7 +399,7 @@ class Runs:
                     continue
                 if await self._is_resting(run, last, until_rest=until_rest):
                     return
-                async for event in self._live(run, follower):
+                async for event in self._live(run, follower, looks):
                     if event.seq is None:
                         # Hazard: what the store has may be published only now, after what led to it.
                         if event.object_id not in ended:
@@ -431,14 +432,17 @@ class Runs:
         is_parked = now.status == "queued" and not now.in_line and now.fence > 0
         return until_rest and is_read and (now.status == "requires_action" or is_parked)
 
-    async def _live(self, run: Run, follower: Follower) -> AsyncGenerator[Event]:
-        """Give what is published here until the walk rests or, where others walk it, something was written."""
+    async def _live(self, run: Run, follower: Follower, looks: int) -> AsyncGenerator[Event]:
+        """Give what is published here until the walk rests or, where others walk it, something may be written.
+
+        Shapes: `looks` is how often the store was looked at before it was read.
+        """
         treadle = self._treadle
         while True:
             if treadle.executor.is_walking(run.id) or not follower.is_empty:
                 event = await follower.get()
             else:
-                event = await follower.get_or(treadle.store.changed(WATCH_S))
+                event = await treadle.stream.watched(follower, since=looks)
             if event is None:
                 return
             yield event
