@@ -30,9 +30,8 @@ async def with_images(context: StepContext, request: ModelRequest) -> ModelReque
         return request
     newest = next(row for row in reversed(request.messages) if row.role == "user")
     needed = [place.source for place in images_of(newest)]
-    others = [place.source for row in reversed(shown) if row is not newest for place in images_of(row)]
-    known = set(needed)
-    earlier = [source for source in dict.fromkeys(others) if source not in known]
+    newest_first = dict.fromkeys(place.source for row in reversed(shown) for place in images_of(row))
+    earlier = [source for source in newest_first if source not in needed]
     loaded = await _load(context, list(dict.fromkeys(needed)), earlier)
     for place in images_of(newest):
         if (reason := loaded.missing.get(place.source)) is not None:
