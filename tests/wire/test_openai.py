@@ -516,9 +516,8 @@ def test_a_stream_is_read_without_a_handler(oai, threads, begin, model):
     model.says("One two three.", "Four five six.")
     with threads.runs.stream(thread_id=thread.id, assistant_id=assistant.id) as stream:
         assert "".join(stream.text_deltas) == "One two three."
-    names = []
-    for event in threads.runs.create(thread_id=thread.id, assistant_id=assistant.id, stream=True):
-        names.append(event.event)
+    events = threads.runs.create(thread_id=thread.id, assistant_id=assistant.id, stream=True)
+    names = [event.event for event in events]
     assert names[:3] == ["thread.run.created", "thread.run.queued", "thread.run.in_progress"]
     assert names[-1] == "thread.run.completed"
 
