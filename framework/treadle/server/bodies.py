@@ -17,7 +17,9 @@ from treadle.wire import MAX_KEY, MAX_PAIRS, MAX_VALUE
 class Body(BaseModel):
     """The base of every body."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 def _sound(text: str) -> str:
@@ -41,13 +43,24 @@ def _deep(value: Any) -> Any:
     return value
 
 
+def _no_reference(name: str) -> str:
+    # Hazard: a model's name in a document may refer to the environment; what comes by this door must not.
+    if "${" in name:
+        msg = "a name from outside cannot refer to the server's environment"
+        raise ValueError(msg)
+    return _sound(name)
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_reference)]
 Text = Annotated[str, AfterValidator(_sound)]
 Free = Annotated[dict[str, Any], AfterValidator(_deep)]
 """An object whose fields are its owner's."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 ShortText = Annotated[str, Field(max_length=MAX_VALUE), AfterValidator(_sound)]
 MetadataKey = Annotated[str, Field(max_length=MAX_KEY), AfterValidator(_sound)]
-Metadata = Annotated[dict[MetadataKey, ShortText], Field(max_length=MAX_PAIRS, description="Notes of your own.")]
+Metadata = Annotated[
+    dict[MetadataKey, ShortText], Field(max_length=MAX_PAIRS, description="Notes of your own.")
+]
 Name = Annotated[str, Field(max_length=256), AfterValidator(_sound)]
 
 
@@ -81,7 +94,8 @@ def _kind_of_tool(value: Any) -> str:
 
 
 Tool = Annotated[
-    Annotated[FunctionTool, Tag("function")] | Annotated[OtherTool, Tag("other")], Discriminator(_kind_of_tool)
+    Annotated[FunctionTool, Tag("function")] | Annotated[OtherTool, Tag("other")],
+    Discriminator(_kind_of_tool),
 ]
 
 
@@ -213,7 +227,7 @@ Choice = Literal["none", "auto", "required"] | ChosenTool
 class AgentUpdate(Body):
     """What changes of an assistant; what is left out stays."""
 
-    model: str | None = Field(default=None, min_length=1, max_length=256)
+    model: ModelName | None = None
     name: Name | None = None
     description: ShortText | None = None
     instructions: Text | None = None
@@ -229,14 +243,14 @@ class AgentUpdate(Body):
 class AgentCreate(AgentUpdate):
     """An assistant."""
 
-    model: str = Field(min_length=1, max_length=256)  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride] - an update may leave it out
+    model: ModelName  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride] - an update may leave it out
 
 
 class _RunFields(Body):
     """What a run may change of its assistant."""
 
     assistant_id: str = Field(min_length=1, max_length=256)
-    model: str | None = Field(default=None, min_length=1, max_length=256)
+    model: ModelName | None = None
     instructions: Text | None = None
     tools: list[Tool] | None = None
     tool_resources: Free | None = None
@@ -251,7 +265,9 @@ class _RunFields(Body):
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None
     reasoning_effort: Effort | None = None
-    inputs: Free | None = Field(default=None, description="Values for the inputs that the assistant declares.")
+    inputs: Free | None = Field(
+        default=None, description="Values for the inputs that the assistant declares."
+    )
 
 
 class RunCreate(_RunFields):

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import uvicorn
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from treadle.errors import ConfigurationError
 from treadle.server.app import Door, Server
+from treadle.server.problems import Problem
 
 logger = logging.getLogger("treadle.server")
 
@@ -23,6 +25,8 @@ GRACE_S = 10
 IDLE_S = 75
 """How long a connection without a request stays open."""
 BACKLOG = 2048
+LINGER_S = 1.0
+"""How long a connection that was refused is still read from, for nothing."""
 HEAD_BYTES = 64 * 1024
 """How long the head of a request can be."""
 
@@ -36,10 +40,51 @@ class Tls:
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP as uvicorn reads it, but for requests to a whole address: the door must see the host in it."""
+    """HTTP as uvicorn reads it, but for what is refused before there is a request, and for targets that are whole addresses."""
+
+    _head_bytes: int | None = None
+    """Bytes of the head that is being read; None where none is."""
+    _is_refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless a head has come to its limit without an end."""
+        if self._is_refused:
+            return
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(
+                    Problem(431, f"The head of the request is too long: at most {HEAD_BYTES} bytes are read.")
+                )
+                return
+        super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, in the envelope as everything else."""
+        self._refuse(Problem(400, msg))
+
+    def _refuse(self, problem: Problem) -> None:
+        body = problem.body
+        head = (
+            f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "x-should-retry: false\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        # Hazard: closing while more arrives makes the kernel take back what was written.
+        self._is_refused = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        """Begin to count a head."""
+        super().on_message_begin()
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Hand on a target that is more than a path as it was sent."""
+        self._head_bytes = None
         super().on_headers_complete()
         if not self.url.startswith(b"/"):
             self.scope["raw_path"] = self.url
