@@ -9,11 +9,9 @@ import contextlib
 import os
 import platform
 import re
-import secrets
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,11 +24,13 @@ from treadle.cli import exit as codes
 from treadle.cli.context import Group
 from treadle.cli.output import complain, data, data_json, note, style
 from treadle.errors import ConfigurationError
+from treadle.ids import secret
 
 SDKS: dict[str, str] = {"azure": "treadle.testing.sdk_azure:SDK", "openai": "treadle.testing.sdk_openai:SDK"}
 """Name to import string of each library's checks."""
 
 START_TIMEOUT_S = 30.0
+LOOK_S = 0.02
 STOP_TIMEOUT_S = 15.0
 
 _MARKS = {"passed": ("ok", "green"), "failed": ("FAIL", "red"), "absent": ("-", "dim")}
@@ -172,7 +172,7 @@ def serving() -> Generator[tuple[str, str]]:
 
     Errors: ConfigurationError where it does not start.
     """
-    key = f"check-{secrets.token_urlsafe(24)}"
+    key = f"check-{secret(43)}"
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     with (
         tempfile.TemporaryDirectory(prefix="treadle-sdk-") as folder,
@@ -199,12 +199,13 @@ def serving() -> Generator[tuple[str, str]]:
 
 def _started(process: subprocess.Popen[bytes], log: Path) -> str:
     """Wait until the server says where it is."""
-    end = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < end:
+    for _ in range(int(START_TIMEOUT_S / LOOK_S)):
         found = _ADDRESS.search(log.read_text(encoding="utf-8", errors="replace"))
         if found is not None:
             return found[1]
-        time.sleep(0.02)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_S)
+            break
     said = log.read_text(encoding="utf-8", errors="replace").strip()
     raise ConfigurationError("the server did not start", hint=said[-2000:] or None)
 
