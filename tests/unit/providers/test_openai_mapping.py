@@ -195,12 +195,17 @@ def test_a_strict_tool_says_so():
     ]
 
 
+def test_any_object_is_asked_for_in_the_way_that_more_endpoints_know():
+    body = body_of(row(1, "user", "x"), output_schema={"type": "object"}, output_strict=False)
+    assert body["response_format"] == {"type": "json_object"}
+
+
 @pytest.mark.parametrize(
     ("title", "name"),
     [(None, "answer"), ("A Weather Report!", "A_Weather_Report"), ("ü", "answer"), (7, "answer")],
 )
 def test_an_output_schema_is_asked_for_under_a_name_that_endpoints_accept(title, name):
-    schema = {"type": "object"} | ({} if title is None else {"title": title})
+    schema = {"type": "object", "properties": {}} | ({} if title is None else {"title": title})
     body = body_of(row(1, "user", "x"), output_schema=schema, output_strict=False)
     assert body["response_format"] == {
         "type": "json_schema",
