@@ -477,3 +477,26 @@ async def test_a_lock_that_another_process_holds_stops_nothing_but_what_waits_fo
     (kept,) = await asyncio.wait_for(writing, 15)
     assert (await store.get(Thread, "default", kept.id)).id == kept.id
     await store.close()
+
+
+async def test_a_probe_is_a_commit_that_others_see(tmp_path):
+    store = SqliteStore(tmp_path / "store.db")
+    other = raw(tmp_path / "store.db")
+    before = other.pragma("data_version")
+    await store.probe()
+    assert other.pragma("data_version") != before
+    other.close()
+    await store.close()
+
+
+async def test_a_probe_fails_where_another_version_has_taken_the_file_over(tmp_path):
+    store = SqliteStore(tmp_path / "store.db")
+    other = raw(tmp_path / "store.db")
+    for version in (newest() + 1, newest() - 1):
+        other.pragma("user_version", version)
+        with pytest.raises(StoreError, match=f"schema version {version}"):
+            await store.probe()
+    other.pragma("user_version", newest())
+    await store.probe()
+    other.close()
+    await store.close()
