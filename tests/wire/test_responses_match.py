@@ -228,12 +228,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def answers(url: str) -> list[tuple[str, httpx2.Response]]:
+def client(url: str) -> Iterator[httpx2.Client]:
+    """Give a client of the server."""
+    with httpx2.Client(base_url=url, timeout=30) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def answers(client: httpx2.Client) -> list[tuple[str, httpx2.Response]]:
     """Give every answer of every scene, with its operation."""
-    with httpx2.Client(base_url=url, timeout=30) as client:
-        visit = Visit(client)
-        for scene in SCENES:
-            scene(visit)
+    visit = Visit(client)
+    for scene in SCENES:
+        scene(visit)
     return visit.answers
 
 
@@ -252,10 +258,10 @@ def test_answers_fit_their_schema(operation: str, answers: list[tuple[str, httpx
 
 
 @pytest.mark.parametrize("operation", UNBUILT)
-def test_what_is_not_possible_says_so(operation: str, url: str) -> None:
-    store = httpx2.post(url + "/vector_stores", json={}).json()["id"]
+def test_what_is_not_possible_says_so(operation: str, client: httpx2.Client) -> None:
+    store = client.post("/vector_stores", json={}).json()["id"]
     route = OPERATIONS[operation]
-    response = httpx2.post(url + route.path.format(vector_store_id=store), json=UNBUILT[operation])
+    response = client.post(route.path.format(vector_store_id=store), json=UNBUILT[operation])
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "unsupported_operation"
 
@@ -281,26 +287,26 @@ def test_events_fit_their_schema(answers: list[tuple[str, httpx2.Response]]) -> 
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=openapi.operation_id)
-def test_errors_have_one_form(route: Any, url: str) -> None:
+def test_errors_have_one_form(route: Any, client: httpx2.Client) -> None:
     names = dict.fromkeys(("thread_id", "run_id", "message_id", "step_id", "assistant_id"), "nobody")
     names |= dict.fromkeys(("file_id", "vector_store_id", "file_batch_id"), "nobody")
     path = route.path.format(**names)
-    wrong = httpx2.request("PATCH", url + path)
+    wrong = client.request("PATCH", path)
     assert wrong.status_code == 405
     answers = [wrong]
     if "{" in route.path:
         body = {"role": "user", "content": "x"} if route.path.endswith("/messages") else None
-        unknown = httpx2.request(route.method, url + path, json=body if route.method == "POST" else None)
+        unknown = client.request(route.method, path, json=body if route.method == "POST" else None)
         assert unknown.status_code in (400, 404)
         answers.append(unknown)
     if route.body is not None:
         answers += [
-            httpx2.post(url + path, json={"unknown_field": 1}),
-            httpx2.post(url + path, content=b"{", headers={"content-type": "application/json"}),
-            httpx2.post(url + path, content=b"[]", headers={"content-type": "application/json"}),
+            client.post(path, json={"unknown_field": 1}),
+            client.post(path, content=b"{", headers={"content-type": "application/json"}),
+            client.post(path, content=b"[]", headers={"content-type": "application/json"}),
         ]
         assert {r.status_code for r in answers[-3:]} == {400}
-        answers.append(httpx2.post(url + path, content=b"{}", headers={"content-type": "text/plain"}))
+        answers.append(client.post(path, content=b"{}", headers={"content-type": "text/plain"}))
         assert answers[-1].status_code == 415
     for answer in answers:
         assert answer.headers["content-type"] == "application/json"
@@ -310,14 +316,48 @@ def test_errors_have_one_form(route: Any, url: str) -> None:
 
 
 def test_without_a_key_only_the_document_and_its_page_are_shown(tmp_path: Path) -> None:
-    with served(f"sqlite:///{tmp_path}/treadle.db", project=tmp_path, no_auth=False) as server:
-        assert httpx2.get(server.url + "/openapi.json").json() == DOCUMENT
-        page = httpx2.get(server.url + "/v1/docs")
+    with (
+        served(f"sqlite:///{tmp_path}/treadle.db", project=tmp_path, no_auth=False) as server,
+        httpx2.Client(base_url=server.url) as client,
+    ):
+        assert client.get("/openapi.json").json() == DOCUMENT
+        page = client.get("/v1/docs")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert page.headers["content-security-policy"].startswith("default-src 'none'")
         assert page.headers["x-content-type-options"] == "nosniff"
         assert page.headers["referrer-policy"] == "no-referrer"
         for route in ROUTES:
-            refused = httpx2.request(route.method, server.url + route.path.replace("{", "").replace("}", ""))
+            refused = client.request(route.method, route.path.replace("{", "").replace("}", ""))
             assert refused.status_code == 401
             assert misfits(refused.json(), {"$ref": "#/components/schemas/error"}) == []
+
+
+def test_a_wish_that_cannot_be_is_refused_before_anything_is_made(client: httpx2.Client) -> None:
+    agent = client.post("/assistants", json={"model": "offline"}).json()["id"]
+    thread = client.post("/threads", json={}).json()["id"]
+    for name, word in (("x-treadle-on-disconnect", "Cancel"), ("x-treadle-on-busy", "wait")):
+        response = client.post(
+            f"/threads/{thread}/runs", json={"assistant_id": agent, "stream": True}, headers={name: word}
+        )
+        assert response.status_code == 400
+        assert name in response.json()["error"]["message"]
+    assert client.get(f"/threads/{thread}/runs").json()["data"] == []
+
+
+def test_a_reader_that_comes_back_goes_on_after_the_header_and_not_after_its_first_address(
+    client: httpx2.Client,
+) -> None:
+    agent = client.post("/assistants", json={"model": "offline"}).json()["id"]
+    asked = {"messages": [{"role": "user", "content": "Hello"}]}
+    body = {"assistant_id": agent, "thread": asked, "stream": True}
+    told = list(events_of(client.post("/threads/runs", json=body).text))
+    run = json.loads(next(data for name, data in told if name == "thread.run.completed"))
+    where = f"/threads/{run['thread_id']}/runs/{run['id']}/events"
+    whole = client.get(where).text
+    behind = {number: whole.partition(f"id: {number}\n")[2].partition("\n\n")[2] for number in (2, 4)}
+    assert client.get(where, params={"after": 2}).text == behind[2]
+    back = client.get(where, params={"after": 2}, headers={"last-event-id": "4"})
+    assert back.text == behind[4] != behind[2]
+    for wrong in ({"after": "-1"}, {"after": "x"}, {"after": "9" * 30}):
+        assert client.get(where, params=wrong).status_code == 400
+    assert client.get(where, params={"after": 2}, headers={"last-event-id": "x"}).status_code == 400

@@ -73,6 +73,20 @@ class Call:
             )
         return asked
 
+    @property
+    def on_disconnect(self) -> Literal["continue", "cancel"]:
+        """Give what becomes of a run whose reader goes away: what the client wants, else what the operator says.
+
+        Errors: Problem for another word.
+        """
+        asked = self.header("x-treadle-on-disconnect")
+        if asked not in (None, "continue", "cancel"):
+            raise Problem(
+                400,
+                f"Invalid 'x-treadle-on-disconnect': expected 'continue' or 'cancel', got '{asked[:50]}'.",
+            )
+        return asked or self.server.spec.on_disconnect
+
     async def check_length(self, thread_id: str, *, more: int = 1) -> None:
         """Make sure that a thread can take more messages.
 

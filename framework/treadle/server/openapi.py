@@ -19,6 +19,7 @@ from treadle.objects.file import FilePurpose
 from treadle.server import bodies, files
 from treadle.server.problems import NOUNS
 from treadle.server.routes import ROUTES, Body, Route
+from treadle.server.runs import MOST_EVENTS
 from treadle.server.schemas import ID_PATTERN, PLACE, SCHEMAS, Schema, nullable, ref, schema_name
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -29,6 +30,7 @@ speak to them. On the wire an agent is called an assistant.
 
 Every path stands behind each of the servers below; the one with a tenant keeps its objects apart from all others.
 Every error has the same form. `api-version` and `OpenAI-Beta` may be sent and change nothing.
+An empty parameter behind a path counts as none.
 """
 
 TAGS: Mapping[str, str] = {
@@ -113,13 +115,13 @@ _RESUME = (
         "name": "after",
         "in": "query",
         "description": "The id of the last event that was read.",
-        "schema": {"type": "integer", "minimum": 0},
+        "schema": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS},
     },
     {
         "name": "Last-Event-ID",
         "in": "header",
-        "description": "The same, as browsers send it.",
-        "schema": {"type": "integer", "minimum": 0},
+        "description": "The same, as browsers send it when they come back; it counts before `after`.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS},
     },
 )
 
@@ -355,9 +357,16 @@ def _of_path(route: Route) -> list[Json]:
 
 def _of_query(route: Route) -> list[Json]:
     if route.streams == "always":
-        return [dict(parameter) for parameter in _RESUME]
+        return [_of_text(parameter) for parameter in _RESUME]
     known = QUERY if operation_id(route) != "files_list" else {**QUERY, "limit": _LIMIT_OF_FILES}
-    return [{"name": name, "in": "query", **known[name]} for name in route.query]
+    return [_of_text({"name": name, "in": "query", **known[name]}) for name in route.query]
+
+
+def _of_text(parameter: Mapping[str, Any]) -> Json:
+    """Give a parameter; an empty text counts as none, where there is no list to be empty."""
+    if parameter["in"] != "query" or parameter["schema"]["type"] == "array":
+        return dict(parameter)
+    return {**parameter, "allowEmptyValue": True}
 
 
 def _of_headers(route: Route) -> list[Json]:

@@ -20,6 +20,9 @@ from treadle.server.problems import Problem
 POLL_MS = 50
 """What clients that poll are told to wait: this server is near."""
 
+MOST_EVENTS = 10**15 - 1
+"""The greatest number that an event can have."""
+
 _AS_GIVEN = (
     "model", "additional_instructions", "temperature", "top_p", "max_prompt_tokens", "max_completion_tokens",
     "parallel_tool_calls", "reasoning_effort", "tool_resources",
@@ -109,12 +112,18 @@ async def submit(call: Call) -> Response:
 async def events(call: Call) -> Response:
     """Follow a run, from its beginning or after the event that a reader has seen last."""
     run = await found(call)
-    asked = call.asked("after") or call.header("last-event-id") or "0"
-    if not (asked.isascii() and asked.isdigit() and len(asked) < 16):
+    # A browser that comes back asks at its first address, and says in the header how far it has come since.
+    given = (call.header("last-event-id"), call.asked("after"))
+    numbers = [_event_number(text) for text in given if text]
+    return await sse.of_run(call, run, after=numbers[0] if numbers else 0, until_rest=False)
+
+
+def _event_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_EVENTS))):
         raise Problem(
-            400, f"Invalid 'after': expected the number of an event, got '{asked[:50]}'.", param="after"
+            400, f"Invalid 'after': expected the number of an event, got '{text[:50]}'.", param="after"
         )
-    return await sse.of_run(call, run, after=int(asked), until_rest=False)
+    return int(text)
 
 
 async def found(call: Call) -> Run:
