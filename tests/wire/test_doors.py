@@ -278,6 +278,12 @@ def test_a_key_of_one_project_opens_no_other_and_does_not_tell_whether_it_exists
     "mount", ["", "/v1", "/openai", "/openai/v1", "/api/projects/acme", "/api/projects/acme/openai/v1"]
 )
 def test_what_is_open_to_everybody_is_written_down(stage: Stage, mount: str) -> None:
+    assert {
+        "/healthz",
+        "/readyz",
+        "/openapi.json",
+        "/docs",
+    } == PUBLIC  # Another one is a decision, made here as well.
     answered = {route.path for route in app.router(stage.place.server).routes} | PUBLIC  # pyright: ignore[reportAttributeAccessIssue] - all of them are routes
     paths = {path.format_map(stage.acme.ids) for path in answered} | {
         "/",
