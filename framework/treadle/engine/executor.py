@@ -839,7 +839,7 @@ class Executor:
         position = await self._locate(run)
         position.begun |= begun or set()
         asked = () if run.status == "cancelling" else (Event(run.id, "thread.run.cancelling", run.id),)
-        await self._end(position, "cancelled", draft=Checkpoint(run, events=asked))
+        await self._end(position, "cancelled", draft=Checkpoint(run, before=asked))
         return position.run
 
 

@@ -197,16 +197,14 @@ class EventLines:
         return asked or tuple(found)
 
     def _end_what_is_open(self, run: Run) -> None:
-        """Write the end of what was announced, and came to none because the run did."""
-        for id_, begun in self._announced.items():
-            if id_ in self._ended:
-                continue
+        """Write the end of what was announced, and came to none because the run did: messages before their steps."""
+        left = [begun for id_, begun in self._announced.items() if id_ not in self._ended]
+        for begun in left:
             if begun["object"] == "thread.message":
-                self._write(
-                    "thread.message.incomplete",
-                    wire.message_cut(begun, run, "".join(self._told.get(id_, ()))),
-                )
-            else:
+                told = "".join(self._told.get(begun["id"], ()))
+                self._write("thread.message.incomplete", wire.message_cut(begun, run, told))
+        for begun in left:
+            if begun["object"] != "thread.message":
                 cut = wire.run_step_cut(begun, run)
                 self._write(f"thread.run.step.{cut['status']}", cut)
         self._announced.clear()

@@ -83,8 +83,8 @@ class Checkpoint(NamedTuple):
     Shapes: `run` is the run as the writer knows it; its fence, status and revision must be what the store has.
     `status` is the status it moves to, None where it stays; `changes` are further fields of the run, written
     only with a move. `messages` carry the `seq` that the writer gave them. A step that has ended is its own
-    event, and so is the run's end; `events` are those beside them, and all get their numbers here, the steps'
-    first and the end last. `statements` are tools' writes to tables of their own. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
+    event, and so is the run's end; `events` are those beside them, and all get their numbers here: what came `before`
+    first, then the steps', and the end last. `statements` are tools' writes to tables of their own. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
     for the events in return. `request` is what a client asked for with it.
     """
 
@@ -100,6 +100,7 @@ class Checkpoint(NamedTuple):
     is_followed: bool = True
     statements: Sequence[Statement] = ()
     request: Request | None = None
+    before: Sequence[Event] = ()
 
 
 class Committed(NamedTuple):

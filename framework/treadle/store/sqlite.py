@@ -1273,6 +1273,10 @@ class SqliteStore:
             self._insert_message(tenant, thread_no, message, run_no=no)
         events: list[Event] = []
         last = self._last_event(tenant, no, run.rev)
+        for event in cp.before:
+            last += 1
+            self._insert_event(tenant, no, last, event)
+            events.append(event._replace(seq=last))
         for step in cp.steps:
             if step.status == "in_progress":
                 self._put_step(step, no, None)
@@ -1320,7 +1324,7 @@ class SqliteStore:
             self._sql["update_run"],
             (
                 new.status, new.rev, new.fence, new.walker, new.started_ms, new.ended_ms,
-                None if is_terminal(status) else new.expires_ms, new.wake_ms, new.walked_ms,
+                new.expires_ms, new.wake_ms, new.walked_ms,
                 usage.prompt_tokens if usage else None, usage.completion_tokens if usage else None,
                 rows.run_body(new), no, old.tenant, old.fence, old.status, old.rev,
             ),
