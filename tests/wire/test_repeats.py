@@ -466,6 +466,19 @@ def test_azures_repeat_counts_once_though_the_server_started_anew_in_between(sho
         assert shop.count(f"/threads/{thread}/{what}s") == (2 if what == "message" else 1)
 
 
+def test_azures_repeat_of_an_upload_counts_once_and_the_same_file_uploaded_twice_counts_twice(
+    shop: Shop, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("text")
+    with by(ByAzure, shop) as sdk:
+        for n in range(1, 3):
+            shop.gateway.faults.append("503")
+            sdk.client.files.upload(file_path=str(file), purpose="assistants")
+            assert len(shop.get("/files")["data"]) == n
+    assert shop.gateway.sent["files"] == 4
+
+
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
 def test_who_says_a_thing_twice_has_said_it_twice(shop: Shop, client: Any) -> None:
     with by(client, shop) as sdk:
