@@ -51,7 +51,8 @@ def test_a_crowded_server_answers_whether_it_lives_and_refuses_the_rest(limited:
         run = client.post("/threads/runs", json={"assistant_id": agent}).json()
         path = f"/threads/{run['thread_id']}/runs/{run['id']}/events"
         with client.stream("GET", path) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()  # Held: an iterator that is let go closes the stream.
+            next(lines)
             assert refused(client.post("/threads")) == 1
             assert client.get("/healthz").status_code == 200
             assert client.get("/readyz").status_code == 200
