@@ -27,8 +27,8 @@ CONFIG = SchemathesisConfig(
 )
 SCHEMA = schemathesis.openapi.from_dict(openapi.document(), config=CONFIG)
 KEY = "made-up-requests-of-a-test"
-AUTH = {"authorization": f"Bearer {KEY}"}
-EXAMPLES = 20
+AUTH = {"Authorization": f"Bearer {KEY}"}
+BOUNDS = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 BEYOND_A_SCHEMA = CHECKS.get_by_names(["positive_data_acceptance"])
 """Rules between fields, and between a request and what is stored, make a 400 of what fits the schema."""
 
@@ -151,15 +151,37 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @SCHEMA.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(parent=BOUNDS, max_examples=20)
 def test_a_made_up_request_is_answered_as_documented(case: Case, world: World) -> None:
     world.aim(case)
     response = case.call(base_url=str(world.client.base_url), headers=AUTH, timeout=30)
     world.spoil(case)
     case.validate_response(response, excluded_checks=BEYOND_A_SCHEMA, headers=AUTH)
+
+
+def test_what_was_made_is_there_until_it_is_deleted(world: World) -> None:
+    """Follow the links of the document from what was made to what can be asked of it, in any order."""
+    url = str(world.client.base_url)
+
+    class Client(SCHEMA.as_state_machine()):
+        def before_call(self, case: Case) -> None:
+            if isinstance(case.body, dict):
+                case.body = world.aimed(case.body)
+            if case.path.endswith("/events") and {"thread_id", "run_id"} <= set(case.path_parameters):
+                world.client.post(case.formatted_path.removesuffix("events") + "cancel")
+
+        def get_call_kwargs(self, case: Case) -> dict[str, Any]:
+            return {"base_url": url, "headers": AUTH, "timeout": 30}
+
+        def validate_response(
+            self, response: Any, case: Case, additional_checks: Any = None, **kwargs: Any
+        ) -> None:
+            case.validate_response(
+                response,
+                excluded_checks=BEYOND_A_SCHEMA,
+                transport_kwargs={"base_url": url},
+                recorder=self.recorder,
+                headers=AUTH,
+            )
+
+    Client.run(settings=settings(parent=BOUNDS, max_examples=60, stateful_step_count=10))
