@@ -89,7 +89,7 @@ def message(row: Message) -> Json:
         "content": [_text(row.text)] if row.text is not None else [content_part(part) for part in row.parts],
         "assistant_id": row.agent_id,
         "run_id": row.run_id,
-        "attachments": [dict(a) for a in row.attachments],
+        "attachments": [dict(a) for a in row.attachments] if row.attachments else [],
         "metadata": metadata(row.metadata),
     }
 
@@ -102,7 +102,8 @@ def content_part(part: TextPart | ImageFilePart | Any) -> Json:
 
 
 def _text(text: str, annotations: Sequence[Mapping[str, JsonValue]] = ()) -> Json:
-    return {"type": "text", "text": {"value": text, "annotations": [dict(a) for a in annotations]}}
+    notes = [dict(a) for a in annotations] if annotations else []
+    return {"type": "text", "text": {"value": text, "annotations": notes}}
 
 
 def run(found: Run, agent: Agent) -> Json:
@@ -549,6 +550,8 @@ def last_error(error: RunError | None) -> Json | None:
 
 def metadata(notes: Mapping[str, JsonValue]) -> Json:
     """Give metadata within the wire's bounds: texts, and whatever else was noted as JSON."""
+    if not notes:
+        return {}
     pairs = list(notes.items())[:MAX_PAIRS]
     return {
         key[:MAX_KEY]: (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[

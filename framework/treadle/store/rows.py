@@ -149,36 +149,36 @@ def message(tenant: str, row: Row, thread_id: str, text: str | None) -> Message:
     `text` replaces the column where the content was a blob.
     """
     thread_id = row[11] or thread_id
-    body: dict[str, Any] = _loads(row[10]) if row[10] else {}
-    calls = body.pop("tool_calls", None)
+    seq, status, created_ms = row[0] & SEQ_MASK, row[3], row[7]
+    values: dict[str, Any] = {
+        "id": message_id(tenant, row[0] >> SEQ_BITS, thread_id, seq) if row[1] else "",
+        "tenant": tenant,
+        "thread_id": thread_id,
+        "seq": seq,
+        "role": row[2],
+        "status": status,
+        "reply_seq": row[4],
+        "call_index": row[5],
+        "tokens": row[6],
+        "created_ms": created_ms,
+        "completed_ms": created_ms if status == "completed" else None,
+        "text": text,
+        "run_id": row[12],
+        "agent_id": row[13],
+    }
+    if not row[10]:
+        return Message.trusted(values)
+    body: dict[str, Any] = _loads(row[10])
+    calls = body.get("tool_calls")
     if calls:
         body["tool_calls"] = tuple(
             ToolCall.trusted({"id": c[0], "name": c[1], "arguments": c[2]}) for c in calls
         )
     if "attachments" in body:
         body["attachments"] = tuple(body["attachments"])
-    if "agent_id" not in body:
-        body["agent_id"] = row[13]
-    id_ = body.pop("id", None)
-    if id_ is None:
-        is_seen = row[1] or "is_deleted" in body
-        id_ = message_id(tenant, row[0] >> SEQ_BITS, thread_id, row[0] & SEQ_MASK) if is_seen else ""
-    values: dict[str, Any] = {
-        "id": id_,
-        "tenant": tenant,
-        "thread_id": thread_id,
-        "seq": row[0] & SEQ_MASK,
-        "role": row[2],
-        "status": row[3],
-        "reply_seq": row[4],
-        "call_index": row[5],
-        "tokens": row[6],
-        "created_ms": row[7],
-        "completed_ms": row[7] if row[3] == "completed" else None,
-        "text": text,
-        "run_id": row[12],
-        **body,
-    }
+    if "is_deleted" in body:
+        values["id"] = message_id(tenant, row[0] >> SEQ_BITS, thread_id, seq)
+    values |= body
     # Parts are of several kinds, which only the model tells apart.
     return Message(**values) if "parts" in body else Message.trusted(values)
 
