@@ -983,6 +983,9 @@ class SqliteStore:
     ) -> list[T]:
         """Give a page of objects in the order they were made."""
         if cls is Agent:
+            for id_ in (after, before):
+                if id_ is not None and self._read_one("known_agent", (tenant, id_)) is None:
+                    return []
             low, high = _span(after, before, order, "", _AFTER_ALL)
             found = self._read(f"list_agents_{order}", (tenant, low, high, limit))
             return cast("list[T]", [rows.agent(tenant, row) for row in found])

@@ -519,6 +519,9 @@ class StoreContract:
             )
             return [record.id for record in found]
 
+        if cls is not Message:
+            assert await page("asc", after="asst_" + "0" * 24) == []
+            assert await page("desc", before="thread_" + "0" * 24) == []
         down = list(reversed(ids))
         assert await page("asc") == list(ids)
         assert await page("desc") == down

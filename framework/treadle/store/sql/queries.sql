@@ -234,6 +234,10 @@ SELECT id FROM runs WHERE tenant = ? AND id >= ? AND id < ? ORDER BY id DESC LIM
 -- Threads whose id begins with a text, newest first.
 SELECT id FROM threads WHERE tenant = ? AND id >= ? AND id < ? ORDER BY id DESC LIMIT 3;
 
+-- name: known_agent
+-- Whether an agent ever was, deleted or not.
+SELECT 1 FROM agents WHERE tenant = ? AND id = ?;
+
 -- name: agents_by_prefix
 -- Agents whose id begins with a text, newest first.
 SELECT id FROM agents WHERE tenant = ? AND id >= ? AND id < ? AND deleted_ms IS NULL ORDER BY id DESC LIMIT 3;
