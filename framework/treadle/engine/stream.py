@@ -120,21 +120,27 @@ class Stream:
 
     async def _look(self) -> None:
         """Tell those who wait whenever others have written, as long as there are any."""
-        # What was written before this began is looked for soon; later on nothing is missed.
-        within_s = FIRST_LOOK_S
-        while self._followers:
-            try:
-                await self._changed(within_s)
-            except StoreError:
-                # Whoever reads is told by the read.
-                await asyncio.sleep(LOOK_S)
-            within_s = LOOK_S
-            self.looks += 1
-            told = len(self._watching)
-            for follower in self._watching:
-                follower.put(None)
-            # Each reads the store: where others write all the time, that must not be all that is done here.
-            await asyncio.sleep(told * SPACED_S)
+        # What was written before this began is looked for soon.
+        watching = asyncio.ensure_future(self._changed(FIRST_LOOK_S))
+        try:
+            while self._followers:
+                try:
+                    await watching
+                except StoreError:
+                    # Whoever reads is told by the read.
+                    await asyncio.sleep(LOOK_S)
+                # Invariant: what is written after somebody was told is watched for already.
+                watching = asyncio.ensure_future(self._changed(LOOK_S))
+                await asyncio.sleep(0)
+                self.looks += 1
+                told = len(self._watching)
+                for follower in self._watching:
+                    follower.put(None)
+                # Each reads the store: where others write all the time, that must not be all that is done here.
+                await asyncio.sleep(told * SPACED_S)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def close(self) -> None:
         """Look no more; who waits is told."""
