@@ -17,6 +17,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from treadle.errors import StoreError
 from treadle.objects.agent import Agent
 from treadle.objects.project import ServeSpec
 from treadle.objects.run import Run
@@ -181,7 +182,7 @@ def _rendered(found: Any) -> Response:
 def failed(error: Exception, scope: Scope) -> Response:
     """Give the answer for an error; what nobody foresaw goes to the log."""
     problem = problem_of(error)
-    if problem.status == 500:
+    if problem.status == 500 or isinstance(error, StoreError):
         logger.error("%s %s failed", scope["method"], scope.get("treadle.route", ""), exc_info=error)
     return problem.response()
 
@@ -224,13 +225,35 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     await Problem(404, said, code="unknown_url").response()(scope, receive, send)
 
 
-def router(server: Server) -> Router:
+class Table(Router):
+    """Routes of which the first segment of a path finds the few that it can be of; they are tried from the top."""
+
+    def __init__(self, routes: Sequence[StarletteRoute]) -> None:
+        """Take the routes, those that are asked for most first."""
+        super().__init__(routes, redirect_slashes=False, default=_nowhere)
+        by_segment: dict[str, list[StarletteRoute]] = {}
+        for route in routes:
+            by_segment.setdefault(_segment(route.path), []).append(route)
+        self._tables: dict[str, ASGIApp] = {
+            segment: Router(found, redirect_slashes=False, default=_nowhere)
+            for segment, found in by_segment.items()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._tables.get(_segment(scope["path"]), _nowhere)(scope, receive, send)
+
+
+def _segment(path: str) -> str:
+    return path[1:].partition("/")[0]
+
+
+def router(server: Server) -> Table:
     """Give the tables of routes as an application."""
     by_path: dict[str, list[Route]] = {}
     for route in (*ROUTES, *SYSTEM):
         by_path.setdefault(route.path, []).append(route)
-    routes = [StarletteRoute(path, Endpoint(server, rows)) for path, rows in by_path.items()]
-    return Router(routes, redirect_slashes=False, default=_nowhere)
+    return Table([StarletteRoute(path, Endpoint(server, rows)) for path, rows in by_path.items()])
 
 
 class Door:
@@ -239,7 +262,7 @@ class Door:
     def __init__(self, server: Server) -> None:
         """Take what all requests share."""
         self._server = server
-        self._router: ASGIApp = router(server)
+        self._router = router(server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,6 +28,8 @@ IDLE_S = 75
 BACKLOG = 2048
 LINGER_S = 1.0
 """How long a connection that was refused is still read from, for nothing."""
+GATHERED_BYTES = 64 * 1024
+"""How much is written in one turn of the loop before it is sent at once."""
 HEAD_BYTES = 64 * 1024
 """How long the head of a request can be."""
 
@@ -39,12 +42,64 @@ class Tls:
     key: Path
 
 
+class _Gathering(asyncio.Transport):
+    """A connection that sends in one piece what is written in one turn of the loop: head and body, frames of a stream."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(bytes(data))
+        self._bytes += len(data)
+        if self._bytes >= GATHERED_BYTES:
+            # The connection itself says when there is too much for its reader.
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        if waiting and not self._transport.is_closing():
+            self._transport.write(b"".join(waiting))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def can_write_eof(self) -> bool:
+        return self._transport.can_write_eof()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+
 class _Protocol(HttpToolsProtocol):
     """HTTP as uvicorn reads it, but for what is refused before there is a request, and for targets that are whole addresses."""
 
     _head_bytes: int | None = None
     """Bytes of the head that is being read; None where none is."""
     _is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - uvicorn's own type
+        """Take a connection."""
+        super().connection_made(_Gathering(transport, self.loop))
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless a head has come to its limit without an end."""

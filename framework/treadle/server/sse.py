@@ -14,8 +14,9 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ logger = logging.getLogger("treadle.server")
 KEEP_ALIVE_S = 15.0
 """How long a stream is silent at most."""
 KEEP_ALIVE = b": keepalive\n"
+MOST_READY = 100
+"""Frames that are made before the reader has taken those before them."""
 DONE = b"event: done\ndata: [DONE]\n\n"
 
 
@@ -125,8 +128,9 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             with server.counted_stream():
-                async for piece in self._pieces(gone):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                async with aclosing(self._pieces(gone)) as pieces:
+                    async for piece in pieces:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if not gone.done():
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -137,48 +141,61 @@ class EventStream(Response):
         if is_gone and self._cancels:
             await self._cancel()
 
-    async def _pieces(self, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:
+    async def _pieces(self, gone: asyncio.Future[None]) -> AsyncGenerator[bytes]:
         """Give frames while they come, and signs of life where they do not."""
         server, clock = self._call.server, self._call.treadle.clock
         asked_s = clock.monotonic()
+        ready, news, room = list[bytes](), asyncio.Event(), asyncio.Event()
+        reading = asyncio.ensure_future(self._read(ready, news, room))
         draining = asyncio.ensure_future(server.draining.wait())
-        following: asyncio.Future[bytes | None] | None = None
+        ends = (reading, gone, draining)
+        for end in ends:
+            end.add_done_callback(lambda _: news.set())
         try:
             while True:
-                if following is None:
-                    following = asyncio.ensure_future(anext(self._frames, None))
-                await asyncio.wait(
-                    {following, gone, draining}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED
-                )
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(KEEP_ALIVE_S):
+                        await news.wait()
+                news.clear()
                 if gone.done():
                     return
-                if following.done():
-                    piece, following = following.result(), None
-                    if piece is None:
-                        return
-                elif draining.done():
+                # What came in one turn of the loop is sent in one piece.
+                piece = b"".join(ready)
+                ready.clear()
+                room.set()
+                if not piece and reading.done():
+                    reading.result()
+                    return
+                if not piece and draining.done():
                     yield broken(StateError("The server is shutting down; follow the run again."))
                     return
-                else:
-                    piece = KEEP_ALIVE
                 # A stream that is never silent is asked about as often as one that is.
-                if piece is KEEP_ALIVE or clock.monotonic() - asked_s >= KEEP_ALIVE_S:
+                if not piece or clock.monotonic() - asked_s >= KEEP_ALIVE_S:
                     if not await server.still_opens(self._call):
                         yield broken(refused())
                         return
                     asked_s = clock.monotonic()
-                yield piece
+                yield piece or KEEP_ALIVE
+                if any(end.done() for end in ends):
+                    news.set()
         finally:
             draining.cancel()
-            if following is not None:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, ready: list[bytes], news: asyncio.Event, room: asyncio.Event) -> None:
+        """Read frames as long as there is room for them."""
+        async for piece in self._frames:
+            ready.append(piece)
+            news.set()
+            if len(ready) >= MOST_READY:
+                room.clear()
+                await room.wait()
 
     @property
     def _cancels(self) -> bool:
         """Tell whether the run ends with its reader."""
-        asked = self._call.header("x-treadle-on-disconnect")
-        return (asked or self._call.server.spec.on_disconnect) == "cancel"
+        return self._call.on_disconnect == "cancel"
 
     async def _cancel(self) -> None:
         try:
