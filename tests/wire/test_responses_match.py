@@ -361,3 +361,21 @@ def test_a_reader_that_comes_back_goes_on_after_the_header_and_not_after_its_fir
     for wrong in ({"after": "-1"}, {"after": "x"}, {"after": "9" * 30}):
         assert client.get(where, params=wrong).status_code == 400
     assert client.get(where, params={"after": 2}, headers={"last-event-id": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"max_prompt_tokens": 300.0}, 200),
+        ({"max_prompt_tokens": 300.5}, 400),
+        ({"max_prompt_tokens": "300"}, 400),
+        ({"parallel_tool_calls": 0}, 400),
+        ({"temperature": 1}, 200),
+        ({"temperature": "1"}, 400),
+    ],
+)
+def test_a_value_counts_as_its_json_says(body: dict[str, Any], status: int, client: httpx2.Client) -> None:
+    agent = client.post("/assistants", json={"model": "offline"}).json()["id"]
+    thread = client.post("/threads", json={"messages": [{"role": "user", "content": "Hello"}]}).json()["id"]
+    response = client.post(f"/threads/{thread}/runs", json={"assistant_id": agent, **body})
+    assert response.status_code == status, response.text

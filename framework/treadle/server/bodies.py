@@ -51,7 +51,13 @@ def _no_reference(name: str) -> str:
     return _sound(name)
 
 
+def _as_whole(number: Any) -> Any:
+    # JSON has one kind of number: some clients write 256.0 where they mean 256.
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_reference)]
+Whole = Annotated[int, BeforeValidator(_as_whole)]
 Text = Annotated[str, AfterValidator(_sound)]
 Free = Annotated[dict[str, Any], AfterValidator(_deep)]
 """An object whose fields are its owner's."""
@@ -132,7 +138,7 @@ class TruncationStrategy(Body):
     """How much of the thread the model is sent."""
 
     type: Literal["auto", "last_messages"]
-    last_messages: int | None = Field(default=None, ge=1, le=100_000)
+    last_messages: Whole | None = Field(default=None, ge=1, le=100_000)
 
 
 class TextPart(Body):
@@ -258,8 +264,8 @@ class _RunFields(Body):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     stream: bool | None = None
-    max_prompt_tokens: int | None = Field(default=None, ge=256)
-    max_completion_tokens: int | None = Field(default=None, ge=256)
+    max_prompt_tokens: Whole | None = Field(default=None, ge=256)
+    max_completion_tokens: Whole | None = Field(default=None, ge=256)
     truncation_strategy: TruncationStrategy | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool, model_validator
 
 from treadle.objects.vector_store import Chunking
-from treadle.server.bodies import Body, Free, Id, Metadata, MetadataKey, Name, ShortText, Text
+from treadle.server.bodies import Body, Free, Id, Metadata, MetadataKey, Name, ShortText, Text, Whole
 from treadle.wire import MAX_PAIRS
 
 
@@ -15,14 +15,14 @@ class ExpiresAfter(Body):
     """When a vector store expires."""
 
     anchor: Literal["last_active_at"] = Field(description="From when the days are counted.")
-    days: int = Field(ge=1, le=365, description="Days without use.")
+    days: Whole = Field(ge=1, le=365, description="Days without use.")
 
 
 class StaticChunking(Body):
     """The size of the pieces."""
 
-    max_chunk_size_tokens: int = Field(ge=100, le=4096, description="Tokens of a piece.")
-    chunk_overlap_tokens: int = Field(
+    max_chunk_size_tokens: Whole = Field(ge=100, le=4096, description="Tokens of a piece.")
+    chunk_overlap_tokens: Whole = Field(
         ge=0, description="Tokens that two neighbours share: at most half of a piece."
     )
 
@@ -115,6 +115,6 @@ class VectorStoreSearch(Body):
 
     query: Text | list[Text] = Field(description="The words, or several searches at once.")
     filters: Free | None = Field(default=None, description="Which attributes a file must have.")
-    max_num_results: int | None = Field(default=None, ge=1, le=50, description="How many pieces are given.")
+    max_num_results: Whole | None = Field(default=None, ge=1, le=50, description="How many pieces are given.")
     ranking_options: Free | None = Field(default=None, description="How pieces are ranked.")
     rewrite_query: bool | None = Field(default=None, description="Whether the words are put better first.")

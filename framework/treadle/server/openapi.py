@@ -129,7 +129,11 @@ FILE_FORM: Schema = {
     "type": "object",
     "description": "A file and what it is for.",
     "properties": {
-        "file": {"description": "The file's bytes.", "contentMediaType": "application/octet-stream"},
+        "file": {
+            "type": "string",
+            "description": "The file's bytes.",
+            "contentMediaType": "application/octet-stream",
+        },
         "purpose": {"type": "string", "enum": list(get_args(FilePurpose)), "description": "What it is for."},
         "filename": {"type": "string", "description": "Its name, where the part of the file has none."},
         "expires_after[anchor]": {
@@ -363,10 +367,10 @@ def _of_query(route: Route) -> list[Json]:
 
 
 def _of_text(parameter: Mapping[str, Any]) -> Json:
-    """Give a parameter; an empty text counts as none, where there is no list to be empty."""
-    if parameter["in"] != "query" or parameter["schema"]["type"] == "array":
-        return dict(parameter)
-    return {**parameter, "allowEmptyValue": True}
+    """Give a parameter; an empty text counts as none, also where it would not fit."""
+    schema = parameter["schema"]
+    fits = schema["type"] == "array" or not {"enum", "pattern", "minimum"} & schema.keys()
+    return dict(parameter) if fits or parameter["in"] != "query" else {**parameter, "allowEmptyValue": True}
 
 
 def _of_headers(route: Route) -> list[Json]:
