@@ -89,8 +89,10 @@ def problem_of(error: Exception) -> Problem:
             noun = NOUNS.get(error.kind, error.kind)
             return Problem(404, f"No {noun} found with id '{error.id}'.")
         case StoreError():
-            status = 503 if error.retryable else 500
-            return Problem(status, f"The store could not do it: {error.message}", code="server_error")
+            # What the store says names files of the machine: it is for the log.
+            if error.retryable:
+                return Problem(503, "The store could not do it just now; try again.", code="server_error")
+            return Problem(500, "The store could not do it; the server's log says why.", code="server_error")
         case StreamCut():
             return Problem(400, error.message, code="stream_cut")
         case RateLimited():
