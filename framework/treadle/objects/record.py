@@ -37,7 +37,7 @@ class Record(BaseModel):
         """Give a record of values that were checked before they were kept; nothing is looked at again.
 
         Shapes: every value is what its field holds, so a nested record is one already, and a sequence a tuple. A field
-        that is left out has its default.
+        that is left out has its default; which of them were given is not remembered.
         """
         found = cls.__new__(cls)
         defaults, factories = _defaults_of(cls)
@@ -46,7 +46,7 @@ class Record(BaseModel):
             if name not in kept:
                 kept[name] = make()
         _set(found, "__dict__", kept)
-        _set(found, "__pydantic_fields_set__", set(values))
+        _set(found, "__pydantic_fields_set__", set())
         _set(found, "__pydantic_extra__", None)
         _set(found, "__pydantic_private__", None)
         return found

@@ -131,6 +131,7 @@ class EventStream(Response):
                 async with aclosing(self._pieces(gone)) as pieces:
                     async for piece in pieces:
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        del piece  # A stream that waits keeps nothing of what it sent.
                 if not gone.done():
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -176,6 +177,7 @@ class EventStream(Response):
                         return
                     asked_s = clock.monotonic()
                 yield piece or KEEP_ALIVE
+                del piece
                 if any(end.done() for end in ends):
                     news.set()
         finally:

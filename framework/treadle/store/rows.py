@@ -231,30 +231,31 @@ def run(tenant: str, row: Row) -> Run:
         body["usage"] = Usage(prompt_tokens=row[17], completion_tokens=row[18], estimated=estimated)
     pending = body.pop("pending", None)
     if pending:
-        body["pending"] = [dict(zip(_PENDING, p, strict=False)) for p in pending]
-    return Run(
-        id=row[0],
-        tenant=tenant,
-        thread_id=row[1],
-        parent_id=row[2],
-        agent_id=row[3],
-        agent_version=row[4],
-        graph=row[5],
-        status=row[6],
-        rev=row[7],
-        fence=row[8],
-        walker=row[9],
-        first_seq=row[10],
-        created_ms=row[11],
-        started_ms=row[12],
-        ended_ms=row[13],
-        expires_ms=row[14],
-        wake_ms=row[15],
-        walked_ms=row[16],
-        in_line=bool(row[21]),
-        deaths=row[22],
+        body["pending"] = tuple(PendingCall.trusted(dict(zip(_PENDING, p, strict=False))) for p in pending)
+    values: dict[str, Any] = {
+        "id": row[0],
+        "tenant": tenant,
+        "thread_id": row[1],
+        "parent_id": row[2],
+        "agent_id": row[3],
+        "agent_version": row[4],
+        "graph": row[5],
+        "status": row[6],
+        "rev": row[7],
+        "fence": row[8],
+        "walker": row[9],
+        "first_seq": row[10],
+        "created_ms": row[11],
+        "started_ms": row[12],
+        "ended_ms": row[13],
+        "expires_ms": row[14],
+        "wake_ms": row[15],
+        "walked_ms": row[16],
+        "in_line": bool(row[21]),
+        "deaths": row[22],
         **body,
-    )
+    }
+    return Run(**values) if "overrides" in body or "last_error" in body else Run.trusted(values)
 
 
 def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ...]:
@@ -304,29 +305,34 @@ def step(tenant: str, run_id: str, row: Row) -> Step:
     estimated = body.pop("estimated", False)
     if row[15] is not None:
         body["usage"] = Usage(prompt_tokens=row[15], completion_tokens=row[16], estimated=estimated)
-    return Step(
-        run_id=run_id,
-        tenant=tenant,
-        n=row[0],
-        path=row[1],
-        node=row[1].partition("#")[0],
-        attempt=row[2],
-        kind=row[3],
-        status=row[4],
-        fence=row[5],
-        cause=row[6],
-        edge=row[7],
-        fan=row[8] or 0,
-        reply_seq=row[9],
-        call_index=row[10],
-        message_seq=row[11],
-        tool=row[12],
-        started_ms=row[13],
-        ended_ms=row[14],
-        event_seq=row[17],
-        said=bool(row[18]),
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "tenant": tenant,
+        "n": row[0],
+        "path": row[1],
+        "node": row[1].partition("#")[0],
+        "attempt": row[2],
+        "kind": row[3],
+        "status": row[4],
+        "fence": row[5],
+        "cause": row[6],
+        "edge": row[7],
+        "fan": row[8] or 0,
+        "reply_seq": row[9],
+        "call_index": row[10],
+        "message_seq": row[11],
+        "tool": row[12],
+        "started_ms": row[13],
+        "ended_ms": row[14],
+        "event_seq": row[17],
+        "said": bool(row[18]),
         **body,
-    )
+    }
+    return Step(**values) if _STEP_RECORDS & body.keys() else Step.trusted(values)
+
+
+_STEP_RECORDS = frozenset({"last_error", "asked", "decision"})
+"""What a step's body has that are records of their own."""
 
 
 def step_events(step: Step, message_id: Callable[[int], str]) -> tuple[Event, ...]:
