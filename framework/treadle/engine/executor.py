@@ -194,6 +194,10 @@ class Executor:
         """Give how many runs this process walks."""
         return len(self._handles)
 
+    def tell(self, run_id: str, events: Sequence[Event]) -> None:
+        """Hand on what was committed before a walk, so that its readers have it before what the walk gives."""
+        self._stream.publish(run_id, events)
+
     def lose(self) -> None:
         """Stop every walk at once and write nothing more: somebody else may hold the runs by now."""
         for handle in self._handles.values():

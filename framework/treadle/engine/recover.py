@@ -325,6 +325,7 @@ class Keeper:
         """Take a run as it was found: another sweep of this process, or its client, may have taken it meanwhile."""
         now_ms = self._clock.now_ms()
         claimed = await self._store.claim(due.tenant, due.id, self._lease.walker, now_ms=now_ms, rev=due.rev)
+        self._executor.tell(due.id, claimed.events)
         return claimed.run
 
     async def is_given_up(self, run: Run) -> bool:

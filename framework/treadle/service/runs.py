@@ -790,6 +790,7 @@ class Runs:
             )
         except LeaseLost:
             raise _not_resumable(await self.get(run.id)) from None
+        treadle.stream.publish(run.id, claimed.events)
         if await treadle.keeper.is_given_up(claimed.run):
             return await self.get(run.id), prepared
         return claimed.run, prepared
@@ -850,6 +851,7 @@ class Runs:
             )
         except LeaseLost:
             return None
+        treadle.stream.publish(run.id, claimed.events)
         return claimed.run
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
