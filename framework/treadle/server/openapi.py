@@ -121,7 +121,7 @@ _RESUME = (
         "name": "Last-Event-ID",
         "in": "header",
         "description": "The same, as browsers send it when they come back; it counts before `after`.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS},
+        "schema": {"type": "string", "pattern": f"^[0-9]{{0,{len(str(MOST_EVENTS))}}}$"},
     },
 )
 
