@@ -368,6 +368,7 @@ def test_a_reader_that_comes_back_goes_on_after_the_header_and_not_after_its_fir
     [
         ({"max_prompt_tokens": 300.0}, 200),
         ({"max_prompt_tokens": 300.5}, 400),
+        ({"max_prompt_tokens": 255}, 400),
         ({"max_prompt_tokens": "300"}, 400),
         ({"parallel_tool_calls": 0}, 400),
         ({"temperature": 1}, 200),

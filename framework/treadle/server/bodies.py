@@ -58,6 +58,7 @@ def _as_whole(number: Any) -> Any:
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_reference)]
 Whole = Annotated[int, BeforeValidator(_as_whole)]
+RunTokens = Annotated[Whole, Field(ge=256)]
 Text = Annotated[str, AfterValidator(_sound)]
 Free = Annotated[dict[str, Any], AfterValidator(_deep)]
 """An object whose fields are its owner's."""
@@ -138,7 +139,7 @@ class TruncationStrategy(Body):
     """How much of the thread the model is sent."""
 
     type: Literal["auto", "last_messages"]
-    last_messages: Whole | None = Field(default=None, ge=1, le=100_000)
+    last_messages: Annotated[Whole, Field(ge=1, le=100_000)] | None = None
 
 
 class TextPart(Body):
@@ -264,8 +265,8 @@ class _RunFields(Body):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     stream: bool | None = None
-    max_prompt_tokens: Whole | None = Field(default=None, ge=256)
-    max_completion_tokens: Whole | None = Field(default=None, ge=256)
+    max_prompt_tokens: RunTokens | None = None
+    max_completion_tokens: RunTokens | None = None
     truncation_strategy: TruncationStrategy | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None

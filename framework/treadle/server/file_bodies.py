@@ -115,6 +115,8 @@ class VectorStoreSearch(Body):
 
     query: Text | list[Text] = Field(description="The words, or several searches at once.")
     filters: Free | None = Field(default=None, description="Which attributes a file must have.")
-    max_num_results: Whole | None = Field(default=None, ge=1, le=50, description="How many pieces are given.")
+    max_num_results: Annotated[Whole, Field(ge=1, le=50)] | None = Field(
+        default=None, description="How many pieces are given."
+    )
     ranking_options: Free | None = Field(default=None, description="How pieces are ranked.")
     rewrite_query: bool | None = Field(default=None, description="Whether the words are put better first.")
