@@ -20,8 +20,10 @@ from treadle.errors import ConfigurationError, DefinitionError, Problem
 if TYPE_CHECKING:
     from treadle.definition.document import Document, Loaded
     from treadle.objects.project import ProjectSpec
+    from treadle.objects.tool import FunctionTool
+    from treadle.objects.workflow import WorkflowSpec
 
-DOCUMENTS = ("*.agent.yaml", "*.agent.yml", PROJECT_FILE)
+DOCUMENTS = ("*.agent.yaml", "*.agent.yml", "*.workflow.yaml", "*.workflow.yml", PROJECT_FILE)
 """What is looked for in a folder; a file that is named outright may be called anything."""
 
 FORMATS = ("text", "json", "github", "sarif")
@@ -91,9 +93,15 @@ def _references(document: Document) -> Iterator[tuple[str, Callable[[], object]]
     """Give each text with references, with the call that looks them up."""
     from treadle.definition.references import resolve
     from treadle.objects.agent import AgentSpec
+    from treadle.objects.workflow import WorkflowSpec
 
     spec = document.spec
-    texts = [text for connection in spec.connections.values() for text in _strings(connection.model_dump())]
+    if isinstance(spec, WorkflowSpec):
+        texts = [text for model in _models(spec) for text in _strings(model)]
+    else:
+        texts = [
+            text for connection in spec.connections.values() for text in _strings(connection.model_dump())
+        ]
     if isinstance(spec, AgentSpec):
         texts += [spec.model.id, spec.model.connection or ""]
     for text in dict.fromkeys(texts):
@@ -103,20 +111,47 @@ def _references(document: Document) -> Iterator[tuple[str, Callable[[], object]]
 
 def _callables(document: Document, loaded: Loaded) -> Iterator[tuple[str, Callable[[], object]]]:
     """Give what each tool calls, with the call that imports it."""
-    from treadle.objects.agent import AgentSpec
     from treadle.objects.project import ProjectSpec
     from treadle.tools.base import Binding
     from treadle.tools.function import bind
 
-    if not isinstance(document.spec, AgentSpec):
-        return
     allowed = next(
         (d.spec.python.allow_modules for d in loaded.documents if isinstance(d.spec, ProjectSpec)), ()
     )
     binding = Binding(root=document.root, allow_modules=allowed)
-    for tool in document.spec.functions.values():
+    for tool in _functions(document):
         if tool.call:
             yield tool.call, partial(bind, tool, binding)
+
+
+def _functions(document: Document) -> Iterator[FunctionTool]:
+    """Give the functions of an agent, or those of a workflow with its nodes' own."""
+    from treadle.definition.flow import below
+    from treadle.objects.project import ProjectSpec
+    from treadle.objects.tool import FunctionTool
+    from treadle.objects.workflow import CodeNode, ToolNode, WorkflowSpec
+
+    spec = document.spec
+    if isinstance(spec, ProjectSpec):
+        return
+    yield from spec.functions.values()
+    for top in spec.nodes.values() if isinstance(spec, WorkflowSpec) else ():
+        for node in below(top):
+            if isinstance(node, ToolNode) and isinstance(node.tool, FunctionTool):
+                yield node.tool
+            elif isinstance(node, CodeNode):
+                yield FunctionTool(name="code", call=node.call)
+
+
+def _models(spec: WorkflowSpec) -> Iterator[Mapping[str, object]]:
+    """Give the models that a workflow's own nodes ask."""
+    from treadle.definition.flow import below
+    from treadle.objects.workflow import PromptNode
+
+    for top in spec.nodes.values():
+        for node in below(top):
+            if isinstance(node, PromptNode):
+                yield {"id": node.model.id, "connection": node.model.connection}
 
 
 def _strings(value: object) -> Iterator[str]:

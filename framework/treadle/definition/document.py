@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 from treadle.errors import ConfigurationError, DefinitionError, NotFound, Problem, Severity
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
+from treadle.objects.workflow import WorkflowSpec
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value sits in a document: mapping keys and list indexes from the root."""
@@ -283,8 +284,8 @@ class Document:
     Shapes: `dialect` is None for the native format; `line` is where the document starts, from 1.
     """
 
-    kind: Literal["agent", "project"]
-    spec: AgentSpec | ProjectSpec
+    kind: Literal["agent", "project", "workflow"]
+    spec: AgentSpec | ProjectSpec | WorkflowSpec
     name: str | None
     path: str
     root: Path
@@ -301,14 +302,31 @@ class Document:
             return self.spec
         raise ConfigurationError(f"{self.path} declares a {self.kind}, not an agent")
 
+    @property
+    def workflow(self) -> WorkflowSpec:
+        """Give the workflow.
+
+        Errors: ConfigurationError when the document declares something else.
+        """
+        if isinstance(self.spec, WorkflowSpec):
+            return self.spec
+        raise ConfigurationError(f"{self.path} declares a {self.kind}, not a workflow")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What came of loading: the sound documents, and every problem of every file in order of place."""
+    """What came of loading: the sound documents, and every problem of every file in order of place.
+
+    Shapes: `links` is by a workflow's path and line; see `uses`. The files that workflows name are loaded with them:
+    their problems are among the problems, their documents are not among the documents.
+    """
 
     documents: tuple[Document, ...]
     problems: tuple[Problem, ...]
     sources: Mapping[str, Source]
+    links: Mapping[tuple[str, int], Mapping[str, Document]] = field(
+        default_factory=dict[tuple[str, int], Mapping[str, "Document"]]
+    )
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -319,6 +337,19 @@ class Loaded:
     def agents(self) -> tuple[Document, ...]:
         """Give the documents that declare agents."""
         return tuple(d for d in self.documents if d.kind == "agent")
+
+    @property
+    def workflows(self) -> tuple[Document, ...]:
+        """Give the documents that declare workflows."""
+        return tuple(d for d in self.documents if d.kind == "workflow")
+
+    def uses(self, document: Document, kind: Literal["agent", "workflow"]) -> dict[str, Document]:
+        """Give the agents or the workflows that a workflow names, by the reference that its nodes write.
+
+        Shapes: what only a store has is not among them. A name of `agents:` is a key as it stands there.
+        """
+        found = self.links.get((document.path, document.line), {})
+        return {key.partition(":")[2]: d for key, d in found.items() if key.startswith(f"{kind}:")}
 
     def raise_if_bad(self) -> None:
         """Do nothing when there is no error.

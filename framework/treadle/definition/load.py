@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from treadle.definition.document import (
     short,
     suggest,
 )
+from treadle.definition.links import Entry, Library, files_of, linked, uses_of
 from treadle.definition.native import read_agent
 from treadle.definition.project import read_project
 from treadle.definition.prompts import Setting, Texts
 from treadle.definition.validation import fields_of
+from treadle.definition.workflow import Draft, read_workflow
+from treadle.definition.workflow_checks import check_workflow
 from treadle.errors import ConfigurationError, NotFound, Problem
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
+from treadle.objects.workflow import WorkflowSpec
 
 __all__ = [
     "PROJECT_FILE",
@@ -49,7 +54,7 @@ __all__ = [
 PROJECT_FILE = "treadle.yaml"
 
 _KINDS = ("agent", "project", "workflow")
-_KNOWN = frozenset({*fields_of(AgentSpec), *fields_of(ProjectSpec)})
+_KNOWN = frozenset({*fields_of(AgentSpec), *fields_of(ProjectSpec), *fields_of(WorkflowSpec)})
 _SEVERITY = {"error": 0, "warning": 1, "note": 2}
 _NAME_LINE = re.compile(
     r"^name:[ \t]+(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"][^#\n]*?))[ \t]*(?:#.*)?$", re.MULTILINE
@@ -127,27 +132,148 @@ def _load(
     if dialect is not None and dialect not in dialects.NAMES:
         hint = suggest(dialect, list(dialects.NAMES))
         raise ConfigurationError(f"'{dialect}' is not a dialect", hint=hint, code="TR107")
-    texts = Texts()
-    documents: list[Document] = []
-    trees = [(s, t) for s in sources for t in _compose(s, problems)]
-    trees.sort(key=lambda pair: not _is_project(pair[1]))
-    projects: dict[Path, ProjectSpec] = {}
-    for source, tree in trees:
-        rules = project or projects.get(_setting(source, None).root)
-        document = _document(source, tree, problems, project=rules, dialect=dialect, texts=texts)
-        if document is None:
-            continue
-        documents.append(document)
-        if isinstance(document.spec, ProjectSpec):
-            projects.setdefault(document.root, document.spec)
+    loading = _Loading(problems, project=project, dialect=dialect)
+    loading.take(sources)
+    loading.follow()
+    every = loading.finish()
+    named = {s.path for s in sources}
+    documents = [d for d in every if d.path in named]
     _twice(documents, problems)
     order = {s.path: n for n, s in enumerate(sources)}
     documents.sort(key=lambda d: (order[d.path], d.line))
     return Loaded(
         documents=tuple(documents),
         problems=tuple(sorted(dict.fromkeys(problems), key=_place)),
-        sources={**texts.sources, **{s.path: s for s in sources}},
+        sources={**loading.texts.sources, **loading.sources},
+        links=loading.links,
     )
+
+
+class _Loading:
+    """The documents of the files that were named and of those that they name, while they are read."""
+
+    def __init__(self, problems: list[Problem], *, project: ProjectSpec | None, dialect: str | None) -> None:
+        self.problems = problems
+        self.texts = Texts()
+        self.sources: dict[str, Source] = {}
+        self.links: dict[tuple[str, int], Mapping[str, Document]] = {}
+        self._project = project
+        self._dialect = dialect
+        self._projects: dict[Path, ProjectSpec] = {}
+        self._read: list[_Read] = []
+        self._library = Library()
+
+    def take(self, sources: Sequence[Source]) -> None:
+        """Read the documents of files, those of projects first, since they rule the others."""
+        trees = [(s, t) for s in sources for t in _compose(s, self.problems)]
+        trees.sort(key=lambda pair: not _is_project(pair[1]))
+        self.sources |= {s.path: s for s in sources}
+        for source in sources:
+            self._library.add(Path(source.path).resolve(), ())
+        for source, tree in trees:
+            rules = self._project or self._projects.get(_setting(source, None).root)
+            found = self._document(source, tree, rules)
+            self._read.append(found)
+            if isinstance(found.spec, ProjectSpec):
+                self._projects.setdefault(_setting(source, rules).root, found.spec)
+
+    def _document(self, source: Source, tree: Tree, rules: ProjectSpec | None) -> _Read:
+        findings = Findings(source, tree.place)
+        broken = _has_error_inside(self.problems, source, tree)
+        spec, named = _spec(source, tree, findings, project=rules, dialect=self._dialect, texts=self.texts)
+        draft = spec if isinstance(spec, Draft) else None
+        found = _Read(
+            source=source,
+            line=source.position(tree.place.start)[0],
+            root=_setting(source, rules).root,
+            findings=findings,
+            spec=None if broken else spec.spec if isinstance(spec, Draft) else spec,
+            dialect=named,
+            draft=draft,
+        )
+        kind = tree.data.get("kind") if is_mapping(tree.data) else None
+        self._library.add(Path(source.path).resolve(), [found.entry(tree.data, kind)])
+        return found
+
+    def follow(self) -> None:
+        """Read the files that workflows name, and those that these name."""
+        done: set[int] = set()
+        while fresh := [r for r in self._read if r.draft is not None and id(r) not in done]:
+            for read_ in fresh:
+                done.add(id(read_))
+                assert read_.draft is not None
+                files = [f for f in files_of(read_.draft) if f not in self._library]
+                self.take([s for f in files if (s := self._open(f, read_)) is not None])
+
+    def _open(self, file: Path, by: _Read) -> Source | None:
+        shown = str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
+        try:
+            return read(Path(shown), root=by.source.root or by.root)
+        except ConfigurationError as error:
+            self.problems.append(
+                Problem(code=error.error_code, message=error.message, file=shown, hint=error.hint)
+            )
+            self._library.add(file, ())
+            return None
+
+    def finish(self) -> list[Document]:
+        """Look at what workflows name, and give every sound document."""
+        entries: dict[int, Mapping[str, Entry]] = {}
+        for found in self._read:
+            if found.draft is not None and found.spec is not None:
+                file = Path(found.source.path).resolve()
+                entries[id(found)] = linked(found.draft, file, self._library)
+                check_workflow(found.draft, uses_of(entries[id(found)]))
+            self.problems.extend(found.findings.problems)
+        sound = {id(f): d for f in self._read if (d := f.document()) is not None}
+        by_spec = {id(d.spec): d for d in sound.values()}
+        for found in self._read:
+            document = sound.get(id(found))
+            if document is not None and id(found) in entries:
+                uses = {
+                    k: by_spec[id(e.spec)] for k, e in entries[id(found)].items() if id(e.spec) in by_spec
+                }
+                self.links[document.path, document.line] = uses
+        return list(sound.values())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Read:
+    """A document that was read; `spec` is None where it has problems."""
+
+    source: Source
+    line: int
+    root: Path
+    findings: Findings
+    spec: AgentSpec | ProjectSpec | WorkflowSpec | None
+    dialect: str | None
+    draft: Draft | None
+
+    def document(self) -> Document | None:
+        """Give the document, unless there is an error in it."""
+        if self.spec is None or self.findings.has_errors:
+            return None
+        return Document(
+            kind=self.spec.kind,
+            spec=self.spec,
+            name=self.spec.name,
+            path=self.source.path,
+            root=self.root,
+            dialect=self.dialect,
+            line=self.line,
+        )
+
+    def entry(self, data: Any, kind: Any) -> Entry:
+        """Give the document as others find it; one with problems still has its name."""
+        name = data.get("name") if is_mapping(data) else None
+        spec = None if isinstance(self.spec, ProjectSpec) else self.spec
+        return Entry(
+            kind="workflow" if kind == "workflow" else "project" if kind == "project" else "agent",
+            name=name if isinstance(name, str) else None,
+            file=Path(self.source.path).resolve(),
+            spec=spec,
+            draft=self.draft,
+        )
 
 
 def _place(problem: Problem) -> tuple[object, ...]:
@@ -174,32 +300,6 @@ def _compose(source: Source, problems: list[Problem]) -> list[Tree]:
 
 def _is_project(tree: Tree) -> bool:
     return is_mapping(tree.data) and tree.data.get("kind") == "project"
-
-
-def _document(
-    source: Source,
-    tree: Tree,
-    problems: list[Problem],
-    *,
-    project: ProjectSpec | None,
-    dialect: str | None,
-    texts: Texts,
-) -> Document | None:
-    findings = Findings(source, tree.place)
-    broken = _has_error_inside(problems, source, tree)
-    spec, named = _spec(source, tree, findings, project=project, dialect=dialect, texts=texts)
-    problems.extend(findings.problems)
-    if spec is None or broken:
-        return None
-    return Document(
-        kind="project" if isinstance(spec, ProjectSpec) else "agent",
-        spec=spec,
-        name=spec.name,
-        path=source.path,
-        root=_setting(source, project).root,
-        dialect=named,
-        line=source.position(tree.place.start)[0],
-    )
 
 
 def _has_error_inside(problems: Iterable[Problem], source: Source, tree: Tree) -> bool:
@@ -229,7 +329,7 @@ def _spec(
     project: ProjectSpec | None,
     dialect: str | None,
     texts: Texts,
-) -> tuple[AgentSpec | ProjectSpec | None, str | None]:
+) -> tuple[AgentSpec | ProjectSpec | Draft | None, str | None]:
     data: Any = tree.data
     if not is_mapping(data):
         findings.add(
@@ -251,7 +351,7 @@ def _spec(
 
 def _native(
     data: Mapping[str, Any], findings: Findings, setting: Setting, texts: Texts
-) -> AgentSpec | ProjectSpec | None:
+) -> AgentSpec | ProjectSpec | Draft | None:
     kind = data.get("kind")
     if "kind" not in data and not _KNOWN & set(data):
         said, hint = "this is not a document that treadle knows", "begin with: version: 1.0.0 and kind: agent"
@@ -270,9 +370,7 @@ def _native(
     if kind == "project":
         return read_project(data, findings, setting=setting)
     if kind == "workflow":
-        said = "workflows are known to the format but not built yet"
-        findings.add("TR302", said, ("kind",), hint="declare an agent for now")
-        return None
+        return read_workflow(data, findings, setting=setting, texts=texts)
     findings.add(
         "TR105", f"'{short(str(kind))}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)
     )

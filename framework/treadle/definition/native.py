@@ -47,13 +47,13 @@ def read_agent(
             del top[name]
     _model(top, findings)
     references.check(top, findings, folder=setting.folder, root=setting.root)
-    names = _inputs(top, findings)
+    names = read_inputs(top, findings)
     prompts = Prompts(names=names, findings=findings, setting=setting, texts=texts)
     _instructions(top, prompts)
     _additional(top, prompts)
     _output(top, findings)
-    tools = _tools(top, findings, setting)
-    _trials(top, findings)
+    tools = read_tools(top, findings, setting)
+    check_trials(top, findings)
     rest = {k: v for k, v in top.items() if k != "tools"}
     spec = validate(AgentSpec, rest, findings)
     _names(top, tools, findings)
@@ -101,17 +101,19 @@ def _model(top: dict[str, Any], findings: Findings) -> None:
         top["model"] = {"id": model}
 
 
-def _inputs(top: dict[str, Any], findings: Findings) -> frozenset[str]:
+def read_inputs(
+    top: dict[str, Any], findings: Findings, *, reserved: frozenset[str] = RESERVED
+) -> frozenset[str]:
     """Spread the short form of inputs, check their schemas, and give the names that templates may use."""
     inputs = top.get("inputs")
     if not is_mapping(inputs):
-        return RESERVED
+        return reserved
     spread: dict[str, Any] = {}
     for name, declared in inputs.items():
         if findings.is_full:
             break
         path: KeyPath = ("inputs", name)
-        if name in RESERVED:
+        if name in reserved:
             findings.add("TR211", f"'{name}' is taken by treadle", path, at="key", hint="choose another name")
         elif not _IDENTIFIER.fullmatch(name):
             said = f"templates cannot use the name '{short(name)}'"
@@ -126,7 +128,7 @@ def _inputs(top: dict[str, Any], findings: Findings) -> frozenset[str]:
             spread[name] = declared
         _input(spread[name], path, findings)
     top["inputs"] = spread
-    return RESERVED | frozenset(inputs)
+    return reserved | frozenset(inputs)
 
 
 def _input(declared: Any, path: KeyPath, findings: Findings) -> None:
@@ -190,7 +192,8 @@ def _output(top: dict[str, Any], findings: Findings) -> None:
         check_schema(output["schema"], ("output", "schema"), findings, is_object=True)
 
 
-def _tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[ToolSpec | None]:
+def read_tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[ToolSpec | None]:
+    """Give the tools that a document declares, None for each that has a problem."""
     declared = top.get("tools")
     if "tools" not in top:
         return []
@@ -198,14 +201,15 @@ def _tools(top: dict[str, Any], findings: Findings, setting: Setting) -> list[To
         expected(("tools",), "a list", declared, findings)
         return []
     tools = [
-        None if findings.is_full else _tool(t, ("tools", n), findings, setting)
+        None if findings.is_full else read_tool(t, ("tools", n), findings, setting)
         for n, t in enumerate(declared)
     ]
     _twice(declared, findings)
     return tools
 
 
-def _tool(declared: Any, path: KeyPath, findings: Findings, setting: Setting) -> ToolSpec | None:
+def read_tool(declared: Any, path: KeyPath, findings: Findings, setting: Setting) -> ToolSpec | None:
+    """Give the tool that stands at a path, or None after reporting what is wrong with it."""
     if not is_mapping(declared):
         expected(path, "a mapping", declared, findings)
         return None
@@ -255,7 +259,7 @@ def _function(
         return None
     _contradictions(tool, declared, path, findings)
     if tool.call is not None:
-        _allowed(tool.call, (*path, "call"), findings, setting)
+        check_module(tool.call, (*path, "call"), findings, setting)
     if tool.runs is None and tool.call is None:
         said = f"the function '{tool.name}' has no call: it runs on the client's side"
         findings.add(
@@ -311,7 +315,8 @@ def _approval(approval: Any, path: KeyPath, findings: Findings) -> None:
             )
 
 
-def _allowed(call: str, path: KeyPath, findings: Findings, setting: Setting) -> None:
+def check_module(call: str, path: KeyPath, findings: Findings, setting: Setting) -> None:
+    """Report a callable whose module is not on the project's allow-list."""
     if setting.project is None:
         return
     module = call.partition(":")[0]
@@ -392,7 +397,8 @@ def _thread(top: Mapping[str, Any], findings: Findings) -> None:
         findings.add("TR114", said, ("thread", "keep_last"), at="key", hint=hint)
 
 
-def _trials(top: dict[str, Any], findings: Findings) -> None:
+def check_trials(top: Mapping[str, Any], findings: Findings) -> None:
+    """Report what is wrong with a document's own tests."""
     trials = top.get("tests")
     if not is_list(trials):
         return

@@ -79,12 +79,14 @@ class Prompts:
     findings: Findings
     setting: Setting
     texts: Texts
+    say: Callable[[template.TemplateProblem], tuple[str, str, str | None]] | None = None
+    """Says what a finding means in this document; `said_of` where it is left out."""
 
     def read(self, text: str, path: KeyPath) -> str:
         """Check a template that stands in the document; give it with its includes put in."""
         problems = template.check(text, names=self.names)
         for p in problems:
-            code, said, hint = said_of(p)
+            code, said, hint = (self.say or said_of)(p)
             self.findings.add_within(code, said, path, line=p.line, column=p.column, name=p.name, hint=hint)
         if problems or "include" not in text:
             return text
@@ -108,7 +110,7 @@ class Prompts:
         """Check a template in a file of its own; its problems carry that file's name."""
         problems = template.check(source.text, names=self.names)
         for p in problems:
-            code, said, hint = said_of(p)
+            code, said, hint = (self.say or said_of)(p)
             self._in_file(source, code, said, line=p.line, column=p.column, name=p.name, hint=hint)
         if problems or "include" not in source.text:
             return source.text

@@ -37,8 +37,17 @@ def is_reference_field(path: KeyPath) -> bool:
             return field in _CONNECTION
         case ("connections", _, "headers", _):
             return True
+        case ("nodes", *_):
+            return _within_node(path) in (("model", "id"), ("model", "connection"))
         case _:
             return False
+
+
+def _within_node(path: KeyPath) -> KeyPath:
+    """Give a path within the innermost node that it leads into."""
+    while path[:1] in (("nodes",), ("node",)):
+        path = path[2:] if path[0] == "nodes" else path[1:]
+    return path
 
 
 def check(data: Mapping[str, Any], findings: Findings, *, folder: Path, root: Path) -> None:

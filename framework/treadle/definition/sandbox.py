@@ -791,6 +791,14 @@ def includes(source: str) -> list[tuple[str, int]]:
     ]
 
 
+def words(source: str, kind: Kind) -> list[tuple[str, str, int, int]]:
+    """Give the tokens of a source as (kind, text, line, column); nothing where it cannot be split into tokens."""
+    try:
+        return [(token.kind, token.text, token.line, token.column) for token in _tokens(source, kind)]
+    except (_Unsound, TemplateSyntaxError):
+        return []
+
+
 def render(source: str, values: Mapping[str, JsonValue], *, include: Callable[[str], str] | None) -> str:
     """Render a template within one budget."""
     program = _program(source, "template")

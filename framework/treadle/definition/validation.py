@@ -27,6 +27,7 @@ from treadle.definition.document import (
 )
 from treadle.objects.agent import AgentSpec, ModelSpec, OutputSpec, ThreadSpec
 from treadle.objects.tool import FunctionTool
+from treadle.objects.workflow import LoopNode, MapNode, ParallelNode, WorkflowSpec
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -43,10 +44,22 @@ UNBUILT: Mapping[type[BaseModel], Mapping[str, str | None]] = {
     },
     OutputSpec: {"repair": None},
     ThreadSpec: {"summarize_at_tokens": "use truncation: last with keep_last"},
+    WorkflowSpec: {
+        "extends": None,
+        "env": "list the variables in the project file: allow: {env: [NAME]}",
+        "id": None,
+    },
+    **{
+        frame: dict.fromkeys(("retry", "timeout", "cache"), "write it at the nodes within")
+        for frame in (MapNode, LoopNode, ParallelNode)
+    },
 }
 """Fields that the format knows and that nothing acts on yet, with what to write instead."""
 
-INTERNAL: Mapping[type[BaseModel], frozenset[str]] = {AgentSpec: frozenset({"extensions", "tool_resources"})}
+INTERNAL: Mapping[type[BaseModel], frozenset[str]] = {
+    AgentSpec: frozenset({"extensions", "tool_resources"}),
+    WorkflowSpec: frozenset({"extensions"}),
+}
 """Fields of a record that no document may write."""
 
 _PATTERNS: Mapping[str, tuple[str, str | None]] = {

@@ -8,7 +8,7 @@ from treadle.objects.record import Record
 from treadle.objects.run import RunError, Usage
 
 StepKind = Literal[
-    "model_call", "tool_call", "append_message", "assign", "pause", "wait", "child_run", "function"
+    "model_call", "tool_call", "append_message", "assign", "pause", "wait", "child_run", "function", "frame"
 ]
 StepStatus = Literal["in_progress", "completed", "failed", "cancelled", "expired"]
 

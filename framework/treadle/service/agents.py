@@ -200,6 +200,14 @@ class Agents:
         name = split_target(target)[1] or (target if str(path) != target else None)
         agents = [d for d in loaded.documents if isinstance(d.spec, AgentSpec)]
         chosen = [d for d in agents if d.name == name] if name and len(agents) > 1 else agents
+        workflows = [d.name for d in loaded.workflows if not name or d.name == name]
+        if workflows and (not chosen or chosen[0].name != name):
+            raise ConfigurationError(
+                f"{path} declares the workflow '{workflows[0]}'; running workflows is not built yet",
+                hint="treadle validate and treadle graph read it"
+                + (f"; for its agent name it: {path}#{agents[0].name}" if agents and not name else ""),
+                code="TR302",
+            )
         if not chosen:
             raise NotFound(
                 "agent", target, hint=f"{path} declares: {', '.join(d.name or '?' for d in agents) or 'none'}"

@@ -329,11 +329,6 @@ def test_an_unknown_tool_kind_is_answered_with_what_was_meant():
     assert problem(f"{HEAD}tools: [{{type: functon}}]\n").hint == "did you mean 'function'?"
 
 
-def test_a_workflow_is_refused_by_name_and_nothing_else_is_said():
-    text = "version: 1.0.0\nkind: workflow\nname: w\nstart: a\nnodes: {a: {type: end}}\n"
-    assert at(problem(text)) == ("TR302", 2, 7, 15)
-
-
 def test_a_kind_that_nobody_knows_is_an_error_at_the_kind():
     p = problem("version: 1.0.0\nkind: agnet\nmodel: x\n")
     assert (at(p), p.hint) == (("TR105", 2, 7, 12), "did you mean 'agent'?")

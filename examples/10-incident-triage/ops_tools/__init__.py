@@ -1,0 +1,1 @@
+"""What the workflow asks and does outside: logs, deploys, old incidents, the status page."""

@@ -1,0 +1,1 @@
+"""The site that notes are published on."""
