@@ -214,7 +214,8 @@ class AgentSpec(Record):
     timeout: Duration | None = Field(default=None, description="How long one model call may take.")
     connections: dict[str, Connection] = Field(default_factory=dict, description="Endpoints, by name.")
     tool_resources: dict[str, Any] = Field(
-        default_factory=dict, description="The files and vector stores of tools, as a client of the server named them."
+        default_factory=dict,
+        description="The files and vector stores of tools, as a client of the server named them.",
     )
     extensions: dict[str, Any] = Field(default_factory=dict, description="The document's x- keys, untouched.")
     tests: tuple[dict[str, Any], ...] = Field(default=(), description="The document's own tests.")

@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from treadle.server import agents, bodies, file_bodies, files, messages, run_steps, runs, threads, vector_stores
+from treadle.server import (
+    agents,
+    bodies,
+    file_bodies,
+    files,
+    messages,
+    run_steps,
+    runs,
+    threads,
+    vector_stores,
+)
 from treadle.server.call import Handler
 
 Body = type[bodies.Body]

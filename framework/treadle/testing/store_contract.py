@@ -20,7 +20,7 @@ import pytest
 
 from treadle import lifecycle
 from treadle.errors import Conflict, LeaseLost, NotFound, Repeated, StateError, StoreError, ThreadBusy
-from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
+from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec, OutputSpec
 from treadle.objects.event import Event
 from treadle.objects.key import Key, digest_of
 from treadle.objects.message import Message, TextPart, ToolCall
@@ -602,7 +602,7 @@ class StoreContract:
         agent, graph, thread = an_agent(), a_graph(), a_thread()
         begun = a_run(
             agent, thread, graph, model="m", inputs={"a": [1]}, metadata={"k": "é"}, expires_ms=77,
-            overrides=RunOverrides(temperature=0.5, instructions="x", output={"schema": {"type": "object"}}),
+            overrides=RunOverrides(temperature=0.5, instructions="x", output=OutputSpec(schema={"type": "object"})),
         )  # fmt: skip
         await store.insert(TENANT, agent, graph, thread, begun)
         begun = begun.model_copy(update={"first_seq": 1})

@@ -40,7 +40,7 @@ def plan(connection, query):
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()]
 
 
-@pytest.mark.parametrize("query", (*OF_A_STEP, *OF_FILES))
+@pytest.mark.parametrize("query", [*OF_A_STEP, *OF_FILES])
 def test_no_query_of_a_step_or_of_files_reads_a_whole_table(connection, query):
     assert [
         line for line in plan(connection, query) if line.startswith("SCAN") and "CONSTANT" not in line

@@ -399,11 +399,11 @@ async def test_one_client_waits_for_nothing_but_its_own_commit(tmp_path):
         asyncio.get_running_loop().call_soon(turn)
 
     await asyncio.gather(*(store.insert("default", a_thread()) for i in range(10)))
-    for i in range(GATHERED):
+    for _ in range(GATHERED):
         await asyncio.create_task(store.insert("default", a_thread()))
     commits.clear()
     turn()
-    for i in range(10):
+    for _ in range(10):
         await store.insert("default", a_thread())
 
     assert len(commits) == 10
