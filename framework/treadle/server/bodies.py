@@ -57,8 +57,9 @@ def _as_whole(number: Any) -> Any:
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_reference)]
-Whole = Annotated[int, BeforeValidator(_as_whole)]
-RunTokens = Annotated[Whole, Field(ge=256)]
+Whole = BeforeValidator(_as_whole)
+"""Stands behind the bounds of a whole number."""
+RunTokens = Annotated[int, Field(ge=256), Whole]
 Text = Annotated[str, AfterValidator(_sound)]
 Free = Annotated[dict[str, Any], AfterValidator(_deep)]
 """An object whose fields are its owner's."""
@@ -139,7 +140,7 @@ class TruncationStrategy(Body):
     """How much of the thread the model is sent."""
 
     type: Literal["auto", "last_messages"]
-    last_messages: Annotated[Whole, Field(ge=1, le=100_000)] | None = None
+    last_messages: Annotated[int, Field(ge=1, le=100_000), Whole] | None = None
 
 
 class TextPart(Body):

@@ -15,15 +15,17 @@ class ExpiresAfter(Body):
     """When a vector store expires."""
 
     anchor: Literal["last_active_at"] = Field(description="From when the days are counted.")
-    days: Whole = Field(ge=1, le=365, description="Days without use.")
+    days: Annotated[int, Field(ge=1, le=365), Whole] = Field(description="Days without use.")
 
 
 class StaticChunking(Body):
     """The size of the pieces."""
 
-    max_chunk_size_tokens: Whole = Field(ge=100, le=4096, description="Tokens of a piece.")
-    chunk_overlap_tokens: Whole = Field(
-        ge=0, description="Tokens that two neighbours share: at most half of a piece."
+    max_chunk_size_tokens: Annotated[int, Field(ge=100, le=4096), Whole] = Field(
+        description="Tokens of a piece."
+    )
+    chunk_overlap_tokens: Annotated[int, Field(ge=0), Whole] = Field(
+        description="Tokens that two neighbours share: at most half of a piece."
     )
 
     @model_validator(mode="after")
@@ -115,7 +117,7 @@ class VectorStoreSearch(Body):
 
     query: Text | list[Text] = Field(description="The words, or several searches at once.")
     filters: Free | None = Field(default=None, description="Which attributes a file must have.")
-    max_num_results: Annotated[Whole, Field(ge=1, le=50)] | None = Field(
+    max_num_results: Annotated[int, Field(ge=1, le=50), Whole] | None = Field(
         default=None, description="How many pieces are given."
     )
     ranking_options: Free | None = Field(default=None, description="How pieces are ranked.")

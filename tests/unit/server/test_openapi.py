@@ -118,6 +118,22 @@ def test_every_schema_is_json_schema_and_every_field_says_what_it_is_for() -> No
 
 
 @pytest.mark.parametrize(
+    ("model", "name", "bounds"),
+    [
+        ("RunCreate", "max_prompt_tokens", {"minimum": 256}),
+        ("RunCreate", "temperature", {"minimum": 0, "maximum": 2}),
+        ("TruncationStrategy", "last_messages", {"minimum": 1, "maximum": 100_000}),
+        ("ExpiresAfter", "days", {"minimum": 1, "maximum": 365}),
+        ("VectorStoreSearch", "max_num_results", {"minimum": 1, "maximum": 50}),
+        ("StaticChunking", "chunk_overlap_tokens", {"minimum": 0}),
+    ],
+)
+def test_bounds_of_bodies_are_told(model: str, name: str, bounds: dict[str, int]) -> None:
+    field = DOCUMENT["components"]["schemas"][model]["properties"][name]
+    assert field | bounds == field
+
+
+@pytest.mark.parametrize(
     "name", ["assistant", "thread", "message", "run", "run_step", "file", "vector_store"]
 )
 def test_an_object_has_all_its_keys_and_no_other(name: str) -> None:
