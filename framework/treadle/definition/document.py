@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
 from treadle.errors import ConfigurationError, DefinitionError, NotFound, Problem, Severity
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
-from treadle.objects.workflow import WorkflowSpec
+
+if TYPE_CHECKING:
+    from treadle.objects.workflow import WorkflowSpec
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value sits in a document: mapping keys and list indexes from the root."""
@@ -308,6 +310,8 @@ class Document:
 
         Errors: ConfigurationError when the document declares something else.
         """
+        from treadle.objects.workflow import WorkflowSpec
+
         if isinstance(self.spec, WorkflowSpec):
             return self.spec
         raise ConfigurationError(f"{self.path} declares a {self.kind}, not a workflow")

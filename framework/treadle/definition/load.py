@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treadle.definition import dialects
 from treadle.definition.composer import MAX_BYTES, compose
@@ -25,17 +25,18 @@ from treadle.definition.document import (
     short,
     suggest,
 )
-from treadle.definition.links import Entry, Library, files_of, linked, uses_of
 from treadle.definition.native import read_agent
 from treadle.definition.project import read_project
 from treadle.definition.prompts import Setting, Texts
 from treadle.definition.validation import fields_of
-from treadle.definition.workflow import Draft, read_workflow
-from treadle.definition.workflow_checks import check_workflow
 from treadle.errors import ConfigurationError, NotFound, Problem
 from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
-from treadle.objects.workflow import WorkflowSpec
+
+if TYPE_CHECKING:
+    from treadle.definition.links import Entry, Library
+    from treadle.definition.workflow import Draft
+    from treadle.objects.workflow import WorkflowSpec
 
 __all__ = [
     "PROJECT_FILE",
@@ -54,7 +55,18 @@ __all__ = [
 PROJECT_FILE = "treadle.yaml"
 
 _KINDS = ("agent", "project", "workflow")
-_KNOWN = frozenset({*fields_of(AgentSpec), *fields_of(ProjectSpec), *fields_of(WorkflowSpec)})
+_KNOWN = frozenset(
+    {
+        *fields_of(AgentSpec),
+        *fields_of(ProjectSpec),
+        "state",
+        "outputs",
+        "agents",
+        "start",
+        "nodes",
+        "on_error",
+    }
+)
 _SEVERITY = {"error": 0, "warning": 1, "note": 2}
 _NAME_LINE = re.compile(
     r"^name:[ \t]+(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"][^#\n]*?))[ \t]*(?:#.*)?$", re.MULTILINE
@@ -161,15 +173,13 @@ class _Loading:
         self._dialect = dialect
         self._projects: dict[Path, ProjectSpec] = {}
         self._read: list[_Read] = []
-        self._library = Library()
+        self._entries: dict[int, Mapping[str, Entry]] = {}
 
     def take(self, sources: Sequence[Source]) -> None:
         """Read the documents of files, those of projects first, since they rule the others."""
         trees = [(s, t) for s in sources for t in _compose(s, self.problems)]
         trees.sort(key=lambda pair: not _is_project(pair[1]))
         self.sources |= {s.path: s for s in sources}
-        for source in sources:
-            self._library.add(Path(source.path).resolve(), ())
         for source, tree in trees:
             rules = self._project or self._projects.get(_setting(source, None).root)
             found = self._document(source, tree, rules)
@@ -181,31 +191,43 @@ class _Loading:
         findings = Findings(source, tree.place)
         broken = _has_error_inside(self.problems, source, tree)
         spec, named = _spec(source, tree, findings, project=rules, dialect=self._dialect, texts=self.texts)
-        draft = spec if isinstance(spec, Draft) else None
-        found = _Read(
+        draft = None if spec is None or isinstance(spec, AgentSpec | ProjectSpec) else spec
+        plain = spec if spec is None or isinstance(spec, AgentSpec | ProjectSpec) else spec.spec
+        return _Read(
             source=source,
+            data=tree.data,
             line=source.position(tree.place.start)[0],
             root=_setting(source, rules).root,
             findings=findings,
-            spec=None if broken else spec.spec if isinstance(spec, Draft) else spec,
+            spec=None if broken else plain,
             dialect=named,
             draft=draft,
         )
-        kind = tree.data.get("kind") if is_mapping(tree.data) else None
-        self._library.add(Path(source.path).resolve(), [found.entry(tree.data, kind)])
-        return found
 
     def follow(self) -> None:
-        """Read the files that workflows name, and those that these name."""
-        done: set[int] = set()
-        while fresh := [r for r in self._read if r.draft is not None and id(r) not in done]:
-            for read_ in fresh:
-                done.add(id(read_))
-                assert read_.draft is not None
-                files = [f for f in files_of(read_.draft) if f not in self._library]
-                self.take([s for f in files if (s := self._open(f, read_)) is not None])
+        """Read the files that workflows name, and those that these name; look at what workflows mean together."""
+        if not any(r.draft for r in self._read):
+            return
+        from treadle.definition.links import Library, files_of, linked, uses_of
+        from treadle.definition.workflow_checks import check_workflow
 
-    def _open(self, file: Path, by: _Read) -> Source | None:
+        library = Library()
+        done = 0
+        while fresh := self._read[done:]:
+            done = len(self._read)
+            for found in fresh:
+                library.add(found.file, [found.entry()])
+            for found in (f for f in fresh if f.draft is not None):
+                assert found.draft is not None
+                files = [f for f in files_of(found.draft) if f not in library]
+                self.take([s for f in files if (s := self._open(f, found, library)) is not None])
+        for found in self._read:
+            if found.draft is not None and found.spec is not None:
+                self._entries[id(found)] = linked(found.draft, found.file, library)
+                check_workflow(found.draft, uses_of(self._entries[id(found)]))
+
+    def _open(self, file: Path, by: _Read, library: Library) -> Source | None:
+        library.add(file, ())
         shown = str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
         try:
             return read(Path(shown), root=by.source.root or by.root)
@@ -213,26 +235,19 @@ class _Loading:
             self.problems.append(
                 Problem(code=error.error_code, message=error.message, file=shown, hint=error.hint)
             )
-            self._library.add(file, ())
             return None
 
     def finish(self) -> list[Document]:
-        """Look at what workflows name, and give every sound document."""
-        entries: dict[int, Mapping[str, Entry]] = {}
+        """Give every sound document."""
         for found in self._read:
-            if found.draft is not None and found.spec is not None:
-                file = Path(found.source.path).resolve()
-                entries[id(found)] = linked(found.draft, file, self._library)
-                check_workflow(found.draft, uses_of(entries[id(found)]))
             self.problems.extend(found.findings.problems)
         sound = {id(f): d for f in self._read if (d := f.document()) is not None}
         by_spec = {id(d.spec): d for d in sound.values()}
         for found in self._read:
             document = sound.get(id(found))
-            if document is not None and id(found) in entries:
-                uses = {
-                    k: by_spec[id(e.spec)] for k, e in entries[id(found)].items() if id(e.spec) in by_spec
-                }
+            if document is not None and id(found) in self._entries:
+                named = self._entries[id(found)].items()
+                uses = {k: by_spec[id(e.spec)] for k, e in named if id(e.spec) in by_spec}
                 self.links[document.path, document.line] = uses
         return list(sound.values())
 
@@ -242,6 +257,7 @@ class _Read:
     """A document that was read; `spec` is None where it has problems."""
 
     source: Source
+    data: Any
     line: int
     root: Path
     findings: Findings
@@ -263,15 +279,22 @@ class _Read:
             line=self.line,
         )
 
-    def entry(self, data: Any, kind: Any) -> Entry:
+    @property
+    def file(self) -> Path:
+        """Give the file, whatever name it is shown by."""
+        return Path(self.source.path).resolve()
+
+    def entry(self) -> Entry:
         """Give the document as others find it; one with problems still has its name."""
-        name = data.get("name") if is_mapping(data) else None
-        spec = None if isinstance(self.spec, ProjectSpec) else self.spec
+        from treadle.definition.links import Entry
+
+        data = self.data if is_mapping(self.data) else {}
+        name, kind = data.get("name"), data.get("kind")
         return Entry(
-            kind="workflow" if kind == "workflow" else "project" if kind == "project" else "agent",
+            kind=kind if kind in ("workflow", "project") else "agent",
             name=name if isinstance(name, str) else None,
-            file=Path(self.source.path).resolve(),
-            spec=spec,
+            file=self.file,
+            spec=None if isinstance(self.spec, ProjectSpec) else self.spec,
             draft=self.draft,
         )
 
@@ -370,6 +393,8 @@ def _native(
     if kind == "project":
         return read_project(data, findings, setting=setting)
     if kind == "workflow":
+        from treadle.definition.workflow import read_workflow
+
         return read_workflow(data, findings, setting=setting, texts=texts)
     findings.add(
         "TR105", f"'{short(str(kind))}' is not a kind of document", ("kind",), hint=suggest(str(kind), _KINDS)

@@ -126,7 +126,7 @@ def _agent() -> Node:
     records = _Records(AgentSpec, Trial, *TOOLS.values())
     top = records.shaped("AgentSpec")
     fields = top["properties"]
-    for name in INTERNAL[AgentSpec]:
+    for name in INTERNAL["AgentSpec"]:
         del fields[name]
     fields["kind"] = _field(fields["kind"], enum=["agent", "prompt"])
     fields["model"] = {**fields["model"], "type": ["string", "object"], "minLength": 1}

@@ -25,40 +25,38 @@ from treadle.definition.document import (
     short,
     suggest,
 )
-from treadle.objects.agent import AgentSpec, ModelSpec, OutputSpec, ThreadSpec
 from treadle.objects.tool import FunctionTool
-from treadle.objects.workflow import LoopNode, MapNode, ParallelNode, WorkflowSpec
 
 M = TypeVar("M", bound=BaseModel)
 
-UNBUILT: Mapping[type[BaseModel], Mapping[str, str | None]] = {
-    AgentSpec: {
+UNBUILT: Mapping[str, Mapping[str, str | None]] = {
+    "AgentSpec": {
         "extends": None,
         "env": "list the variables in the project file: allow: {env: [NAME]}",
         "id": None,
     },
-    ModelSpec: {
+    "ModelSpec": {
         "api": "leave it out: chat is what is spoken",
         "fallback": None,
         "provider": "name a connection instead",
     },
-    OutputSpec: {"repair": None},
-    ThreadSpec: {"summarize_at_tokens": "use truncation: last with keep_last"},
-    WorkflowSpec: {
+    "OutputSpec": {"repair": None},
+    "ThreadSpec": {"summarize_at_tokens": "use truncation: last with keep_last"},
+    "WorkflowSpec": {
         "extends": None,
         "env": "list the variables in the project file: allow: {env: [NAME]}",
         "id": None,
     },
     **{
         frame: dict.fromkeys(("retry", "timeout", "cache"), "write it at the nodes within")
-        for frame in (MapNode, LoopNode, ParallelNode)
+        for frame in ("MapNode", "LoopNode", "ParallelNode")
     },
 }
-"""Fields that the format knows and that nothing acts on yet, with what to write instead."""
+"""Fields that the format knows and that nothing acts on yet, by record, with what to write instead."""
 
-INTERNAL: Mapping[type[BaseModel], frozenset[str]] = {
-    AgentSpec: frozenset({"extensions", "tool_resources"}),
-    WorkflowSpec: frozenset({"extensions"}),
+INTERNAL: Mapping[str, frozenset[str]] = {
+    "AgentSpec": frozenset({"extensions", "tool_resources"}),
+    "WorkflowSpec": frozenset({"extensions"}),
 }
 """Fields of a record that no document may write."""
 
@@ -254,14 +252,14 @@ def unknown(path: KeyPath, model: type[BaseModel], findings: Findings, *, base: 
     key = str(path[-1])
     at = base + path
     inside = findings.where(at[:-1])
-    if holder is not None and key in UNBUILT.get(holder, {}):
+    if holder is not None and key in UNBUILT.get(holder.__name__, {}):
         name = findings.where(at)
         findings.add(
             "TR302",
             f"'{name}' is known to the format but not built yet",
             at,
             at="key",
-            hint=UNBUILT[holder][key],
+            hint=UNBUILT[holder.__name__][key],
         )
         return
     known = fields_of(holder) if holder is not None else []
@@ -347,7 +345,7 @@ def _number(value: object) -> str:
 
 @lru_cache(maxsize=64)
 def _known(model: type[BaseModel]) -> tuple[str, ...]:
-    hidden = INTERNAL.get(model, frozenset())
+    hidden = INTERNAL.get(model.__name__, frozenset())
     return tuple(f.alias or n for n, f in model.model_fields.items() if n not in hidden)
 
 
