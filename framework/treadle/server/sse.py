@@ -120,6 +120,7 @@ class EventStream(Response):
         self._run = run
         self._follower = follower
         self._frames = frames
+        self._room: asyncio.Future[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Send frames until the stream ends, the reader goes away, or the server shuts down."""
@@ -146,8 +147,8 @@ class EventStream(Response):
         """Give frames while they come, and signs of life where they do not."""
         server, clock = self._call.server, self._call.treadle.clock
         asked_s = clock.monotonic()
-        ready, news, room = list[bytes](), asyncio.Event(), asyncio.Event()
-        reading = asyncio.ensure_future(self._read(ready, news, room))
+        ready, news = list[bytes](), asyncio.Event()
+        reading = asyncio.ensure_future(self._read(ready, news))
         draining = asyncio.ensure_future(server.draining.wait())
         ends = (reading, gone, draining)
         for end in ends:
@@ -163,7 +164,8 @@ class EventStream(Response):
                 # What came in one turn of the loop is sent in one piece.
                 piece = b"".join(ready)
                 ready.clear()
-                room.set()
+                if self._room is not None and not self._room.done():
+                    self._room.set_result(None)
                 if not piece and reading.done():
                     reading.result()
                     return
@@ -185,14 +187,14 @@ class EventStream(Response):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read(self, ready: list[bytes], news: asyncio.Event, room: asyncio.Event) -> None:
+    async def _read(self, ready: list[bytes], news: asyncio.Event) -> None:
         """Read frames as long as there is room for them."""
         async for piece in self._frames:
             ready.append(piece)
             news.set()
             if len(ready) >= MOST_READY:
-                room.clear()
-                await room.wait()
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
 
     @property
     def _cancels(self) -> bool:

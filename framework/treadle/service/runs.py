@@ -375,14 +375,14 @@ class Runs:
         this process.
         """
         treadle = self._treadle
-        run = await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run_id))
-        follower = follower or treadle.stream.follow(run.id)
+        run_id = (await treadle.store.get(Run, treadle.tenant, await one_id(treadle, Run, run_id))).id
+        follower = follower or treadle.stream.follow(run_id)
         last = after
         ended: set[str | None] = set()
         try:
             while True:
                 looks = treadle.stream.looks
-                page = await treadle.store.events(run.tenant, run.id, after=last, limit=PAGE)
+                page = await treadle.store.events(treadle.tenant, run_id, after=last, limit=PAGE)
                 for event in page:
                     waiting = follower.first_seq
                     if waiting is not None and cast("int", event.seq) >= waiting:
@@ -397,9 +397,9 @@ class Runs:
                         return
                 if len(page) == PAGE:
                     continue
-                if await self._is_resting(run, last, until_rest=until_rest):
+                if await self._is_resting(run_id, last, until_rest=until_rest):
                     return
-                async for event in self._live(run, follower, looks):
+                async for event in self._live(run_id, follower, looks):
                     if event.seq is None:
                         # Hazard: what the store has may be published only now, after what led to it.
                         if event.object_id not in ended:
@@ -414,32 +414,32 @@ class Runs:
                     if _is_end(event):
                         return
                 if follower.is_cut:
-                    raise StreamCut(run.id, last)
+                    raise StreamCut(run_id, last)
         finally:
-            treadle.stream.leave(run.id, follower)
+            treadle.stream.leave(run_id, follower)
 
-    async def _is_resting(self, run: Run, last: int, *, until_rest: bool) -> bool:
+    async def _is_resting(self, run_id: str, last: int, *, until_rest: bool) -> bool:
         """Tell whether nothing more is to come for a reader who has read as far as that."""
         treadle = self._treadle
-        if treadle.executor.is_walking(run.id):
+        if treadle.executor.is_walking(run_id):
             return False
-        now = await treadle.store.get(Run, run.tenant, run.id)
-        is_read = last >= await treadle.store.last_event(run.tenant, run.id)
+        now = await treadle.store.get(Run, treadle.tenant, run_id)
+        is_read = last >= await treadle.store.last_event(treadle.tenant, run_id)
         if is_terminal(now.status):
             return is_read
-        if now.walker == treadle.executor.lease.id and (error := self._broken.get(run.id)):
+        if now.walker == treadle.executor.lease.id and (error := self._broken.get(run_id)):
             raise error
         is_parked = now.status == "queued" and not now.in_line and now.fence > 0
         return until_rest and is_read and (now.status == "requires_action" or is_parked)
 
-    async def _live(self, run: Run, follower: Follower, looks: int) -> AsyncGenerator[Event]:
+    async def _live(self, run_id: str, follower: Follower, looks: int) -> AsyncGenerator[Event]:
         """Give what is published here until the walk rests or, where others walk it, something may be written.
 
         Shapes: `looks` is how often the store was looked at before it was read.
         """
         treadle = self._treadle
         while True:
-            if treadle.executor.is_walking(run.id) or not follower.is_empty:
+            if treadle.executor.is_walking(run_id) or not follower.is_empty:
                 event = await follower.get()
             else:
                 event = await treadle.stream.watched(follower, since=looks)
