@@ -248,3 +248,50 @@ async def test_a_run_in_line_can_be_followed_before_its_turn(workshop):
     gate.set()
     events = await asyncio.wait_for(reading, 10)
     assert events[-1].name == "thread.run.completed"
+
+
+async def test_a_reader_who_is_slower_than_the_run_gets_pieces_in_their_places(workshop):
+    """What was committed meanwhile is in the store; it is told where it was published, after the pieces that led to it."""
+    scene = await workshop.start([CALL, "One two three."], tools=[step])
+    run = await scene.create()
+    follower = scene.runs.followed(run)
+    await scene.runs.wait(run.id)
+    events = await read(scene.runs.follow(run.id, follower=follower))
+    assert committed(events) == list(range(1, len(committed(events)) + 1))
+    names = [event.name for event in events]
+    assert names.count("thread.message.delta") == 3
+    whole = names.index("thread.message.completed")
+    assert names[whole - 4 : whole] == ["thread.message.delta"] * 3 + ["thread.run.step.completed"]
+    assert names[-1] == "thread.run.completed"
+
+
+async def test_a_reader_with_more_waiting_than_one_page_comes_to_an_end(workshop, monkeypatch):
+    monkeypatch.setattr("treadle.service.runs.PAGE", 1)
+    scene = await workshop.start([CALL, "One."], tools=[step])
+    run = await scene.create()
+    follower = scene.runs.followed(run)
+    await scene.runs.wait(run.id)
+    async with asyncio.timeout(10):
+        events = await read(scene.runs.follow(run.id, follower=follower))
+    assert committed(events) == list(range(1, len(committed(events)) + 1))
+
+
+async def test_a_piece_of_a_message_that_the_reader_has_whole_is_not_told(workshop):
+    """Between a commit and its publication a reader can find it in the store, with its pieces still to come."""
+    ask = {"text": "Let me see.", "calls": [{"name": "ask", "arguments": {}, "id": "a"}]}
+    scene = await workshop.start([ask, "Done."], tools=[FunctionTool(name="ask", parameters={})])
+    run = await scene.run()
+    stored = await scene.treadle.store.events("default", run.id)
+    message = next(e.object_id for e in stored if e.name == "thread.message.completed")
+    follower = scene.runs.followed(run)
+    late = [
+        Event(run.id, "thread.run.step.in_progress", "late", {"kind": "model_call"}),
+        Event(run.id, "thread.message.delta", message, {"index": 0, "text": "Let me"}),
+    ]
+    scene.treadle.stream.publish(run.id, late[:1])
+    scene.treadle.stream.publish(run.id, late[1:], path="late")
+    reading = asyncio.ensure_future(read(scene.runs.follow(run.id, follower=follower)))
+    await scene.runs.submit_tool_outputs(run.id, [{"tool_call_id": "a", "output": "1"}])
+    events = await reading
+    assert events[-1].name == "thread.run.completed"
+    assert [e for e in events if e.name == "thread.message.delta" and e.object_id == message] == []

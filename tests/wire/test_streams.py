@@ -4,8 +4,11 @@ The transcripts stand in `golden/`; ids are numbered by their appearance and tim
 by `WIRE_GOLDEN=write pytest tests/wire/test_streams.py`: look at the difference before it is committed.
 """
 
+import asyncio
 import os
 import re
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 
 from treadle.errors import ProviderError
 from treadle.objects.project import ServeSpec
+from treadle.service.event_lines import EventLines
+from treadle.service.runs import Runs
 from treadle.testing.event_reader import Heard, read_events
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -396,7 +401,31 @@ def test_following_stays_open_while_the_run_waits_for_its_client(http, model):
     assert [e.name for e in read_events(heard)][-2:] == ["thread.run.completed", "done"]
 
 
-def test_a_stream_ends_at_requires_action_even_if_the_outputs_are_there_before_it_is_read(http, model):
+def test_a_stream_ends_at_requires_action_even_if_the_run_has_gone_on_when_that_is_told(
+    http, model, monkeypatch
+):
+    answered = threading.Event()
+    tell = EventLines.of
+
+    async def late(self: Any, event: Any) -> Any:
+        if event.name == "thread.run.requires_action":
+            await asyncio.to_thread(answered.wait, 20)
+        return await tell(self, event)
+
+    monkeypatch.setattr(EventLines, "of", late)
+    model.says(ASK, "It rains.")
+    talk = Talk(http, tools=[WEATHER])
+    with talk.open() as first:
+        run = until(lambda: talk.last, lambda run: run["status"] == "requires_action")
+        talk.submit("rain", run=run, stream=False)
+        until(lambda: talk.last, lambda run: run["status"] == "completed")
+        answered.set()
+        events = read_events(first.read())
+    assert [e.name for e in events][-2:] == ["thread.run.requires_action", "done"]
+    assert events[-2].data["required_action"] == run["required_action"]
+
+
+def test_the_stream_of_outputs_begins_while_the_one_before_is_still_open(http, model):
     model.says(ASK, "It rains.")
     talk = Talk(http, tools=[WEATHER])
     with talk.open() as first:
@@ -410,8 +439,6 @@ def test_a_stream_ends_at_requires_action_even_if_the_outputs_are_there_before_i
 
 def until(ask: Callable[[], Any], is_over: Callable[[Any], bool]) -> Any:
     """Ask until the answer is as it should be."""
-    import time
-
     end = time.monotonic() + 20
     while not is_over(found := ask()):
         assert time.monotonic() < end, found
@@ -488,8 +515,6 @@ def test_a_message_that_was_deleted_is_left_out_of_a_replay(http, model):
 
 def test_the_journal_is_not_read_again_for_every_event(alone, model, monkeypatch):
     """Following a long run costs rows as it has them, not their square."""
-    from treadle.service.runs import Runs
-
     rounds = 30
     model.says(*[ASK] * rounds, "Done.")
     own = alone(model, tools=[get_weather])
