@@ -11,7 +11,9 @@ async def test_answers_are_sent_at_once_and_wait_for_no_acknowledgement():
     accepted = asyncio.get_running_loop().create_future()
 
     async def note(_reader, writer):
-        accepted.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        accepted.set_result(
+            writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        )
         writer.close()
 
     async with await asyncio.start_server(note, sock=listening):
