@@ -19,10 +19,12 @@ Address = tuple[str, int]
 _MOST_READ = 1 << 20
 
 
-def request(method: str, path: str, body: object = None, *, key: str | None = None) -> bytes:
+def request(
+    method: str, path: str, body: object = None, *, key: str | None = None, headers: Sequence[str] = ()
+) -> bytes:
     """Give the bytes of a request."""
     content = b"" if body is None else json.dumps(body).encode()
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: application/json"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept: application/json", *headers]
     if key is not None:
         lines.append(f"Authorization: Bearer {key}")
     if body is not None:
