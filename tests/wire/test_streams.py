@@ -336,6 +336,17 @@ def test_a_replay_shows_what_the_stream_showed_pieces_left_out(http, model):
     assert [len(w["submit_tool_outputs"]["tool_calls"]) for w in waits] == [2, 1]
 
 
+@pytest.mark.parametrize("most", [1, 2, 1000])
+def test_a_stream_is_whole_however_little_of_it_is_made_ahead_of_its_reader(http, model, monkeypatch, most):
+    monkeypatch.setattr("treadle.server.sse.MOST_READY", most)
+    model.says("word " * 300)
+    events = read_events(Talk(http).stream())
+    check_order(events)
+    check_pieces(events)
+    assert len([e for e in events if e.name == "thread.message.delta"]) == 300
+    assert events[-1].name == "done"
+
+
 def told_for_good(events: list[Heard]) -> list[tuple[str, Any]]:
     """Give what a replay gives as well; when something began is known better in the end."""
     lasting = [e for e in events if not e.name.endswith((".delta", "done"))]
