@@ -173,6 +173,11 @@ def writes(node: NodeSpec) -> dict[str, KeyPath]:
     return out
 
 
+def default_route(spec: WorkflowSpec) -> str | None:
+    """Give the node that the workflow's own `on_error` leads to; None where errors fail the run."""
+    return None if spec.on_error is None or spec.on_error == "fail" else spec.on_error.to
+
+
 class Entry(NamedTuple):
     """One way into a node: from where, and whether an error leads there."""
 
@@ -183,18 +188,42 @@ class Entry(NamedTuple):
 class Flow:
     """What holds in one body: what is reached, what comes before, and what lies between a parallel node and its join."""
 
-    def __init__(self, body: Body) -> None:
-        """Follow the ways; targets that are no node count as the end, since they are told elsewhere."""
+    def __init__(self, body: Body, *, default: str | None = None) -> None:
+        """Follow the ways; targets that are no node count as the end, since they are told elsewhere.
+
+        Shapes: `default` is where the workflow's own `on_error` leads; see `defaulted`.
+        """
         self.body = body
         self.after: dict[str, list[str]] = {id_: [] for id_ in body.nodes}
         self.entries: dict[str, list[Entry]] = {id_: [] for id_ in body.nodes}
         self.leads_to_end: set[str] = set()
         for id_, node in body.nodes.items():
             self._follow(id_, node)
-        self.reached = closure([body.start] if body.start in body.nodes else [], self.after)
         self.regions = {
             id_: self._regions(node) for id_, node in body.nodes.items() if isinstance(node, ParallelNode)
         }
+        self.defaulted = [] if default is None else self._defaulted(default)
+        for id_ in self.defaulted:
+            if default in self.after:
+                self.after[id_].append(default)
+                self.entries[default].append(Entry(id_, is_error=True))
+        self.reached = closure([body.start] if body.start in body.nodes else [], self.after)
+
+    def _defaulted(self, default: str) -> list[str]:
+        """Give the nodes whose other errors lead to the workflow's own route.
+
+        A node that takes any error itself is none of them, nor is the target, nor a node of a branch: its error is its
+        parallel node's, which may be one of them.
+        """
+        branched = {i for regions in self.regions.values() for region in regions.values() for i in region}
+        return [
+            id_
+            for id_, node in self.body.nodes.items()
+            if isinstance(node, StepNode | SwitchNode | ParallelNode)
+            and id_ not in branched
+            and id_ != default
+            and all(route.on for route in node.on_error)
+        ]
 
     def _follow(self, id_: str, node: NodeSpec) -> None:
         out = ways(node)

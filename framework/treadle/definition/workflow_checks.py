@@ -28,6 +28,7 @@ from treadle.definition.flow import (
     bodies,
     body_of,
     closure,
+    default_route,
     ways,
     writes,
 )
@@ -128,7 +129,8 @@ class _Checks:
         self.data = draft.data
         self.tools = draft.tools
         self.bodies = list(bodies(spec))
-        self.flows = [Flow(body) for body in self.bodies]
+        default = default_route(spec)
+        self.flows = [Flow(b, default=None if b.frame else default) for b in self.bodies]
 
     def run(self) -> None:
         sound = [self._targets(body) for body in self.bodies]
@@ -243,17 +245,14 @@ class _Checks:
             outer = outer.outer
 
     def _default_route(self) -> None:
-        route = self.spec.on_error
-        if route is not None and route != "fail":
-            self._target(route.to, ("on_error", "to"), self.bodies[0], may_end=True, what="a target")
+        route = default_route(self.spec)
+        if route is not None:
+            self._target(route, ("on_error", "to"), self.bodies[0], may_end=True, what="a target")
 
     # -- ways
 
     def _ways(self, body: Body, flow: Flow) -> None:
-        reached = set(flow.reached)
-        default = self.spec.on_error
-        if body.frame is None and default is not None and default != "fail" and default.to in flow.after:
-            reached |= closure([default.to], flow.after)
+        reached = flow.reached
         for id_ in body.nodes:
             if id_ not in reached:
                 said = f"no way leads from the start to '{id_}'"

@@ -38,13 +38,15 @@ class Graph:
         params: Mapping[str, Any] | None = None,
         expands: bool = False,
         max_visits: int | None = None,
+        within: str | None = None,
     ) -> None:
         """Add a node that a step of this kind executes.
 
         Shapes: `params` is JSON, told to the step kind. A node that `expands` becomes one parallel step per
-        item that its predecessor announces. Units: `max_visits` counts how often one run may enter it.
+        item that its predecessor announces. `within` is the id of the loop or the map whose body it belongs to.
+        Units: `max_visits` counts how often one run may enter it.
         """
-        self._nodes.append(Node(id_, kind, dict(params or {}), expands, max_visits))
+        self._nodes.append(Node(id_, kind, dict(params or {}), expands, max_visits, within))
 
     def add_edge(self, source: str, target: str, *, when: str | None = None) -> None:
         """Add an edge, taken always, or when the source's step takes the label `when`."""

@@ -8,6 +8,7 @@ Every check looks at the whole graph and tells all it finds; problems come in th
     TR223 an edge names an unknown node     TR229 a label that leads nowhere
     TR224 a node is declared twice          TR230 a label that is never taken
     TR225 an edge is declared twice         TR231 a node that no step kind can execute as it is
+    TR240 an edge leads into or out of a body
 """
 
 from __future__ import annotations
@@ -90,12 +91,18 @@ def _node_problems(graph: StepGraph) -> Iterator[Problem]:
                 node=node.id,
                 hint="give the node another id",
             )
-        elif not _ID.fullmatch(node.id):
+        elif not _ID.fullmatch(_own_name(node)):
             yield _problem(
                 "TR226",
                 f"'{node.id}' cannot be the id of a node",
                 node=node.id,
                 hint="write a letter, then up to 63 letters, digits, underscores, dots or dashes",
+            )
+        if node.within is not None and _body_label(graph.node.get(node.within)) is None:
+            yield _problem(
+                "TR231",
+                f"node '{node.id}' lies within '{node.within}', which is no loop and no map",
+                node=node.id,
             )
         if node.kind not in kinds:
             yield _problem(
@@ -118,6 +125,19 @@ def _node_problems(graph: StepGraph) -> Iterator[Problem]:
                 node=node.id,
                 hint="give plain data",
             )
+
+
+def _own_name(node: Node) -> str:
+    """Give the id of a node without the frame around it."""
+    return node.id.removeprefix(f"{node.within}/") if node.within is not None else node.id
+
+
+_BODY_LABELS: Mapping[object, str] = {"loop": "round", "map": "item"}
+
+
+def _body_label(node: Node | None) -> str | None:
+    """Give the label that leads into a node's body; None for a node without one."""
+    return _BODY_LABELS.get(node.params.get("type")) if node is not None and node.kind == "frame" else None
 
 
 def _not_json(node: Node) -> str | None:
@@ -149,6 +169,13 @@ def _edge_problems(graph: StepGraph) -> Iterator[Problem]:
                 node=edge.source,
                 hint="write printable characters on one line",
             )
+        if _crosses(graph, edge):
+            yield _problem(
+                "TR240",
+                f"the edge {_arrow(edge)} leads from one body to another",
+                node=edge.source,
+                hint="a body is entered from its frame, and left to it",
+            )
         if edge.target == START:
             yield _problem("TR226", f"the edge {_arrow(edge)} leads back to START", node=edge.source)
         if edge.source == END:
@@ -164,6 +191,16 @@ def _edge_problems(graph: StepGraph) -> Iterator[Problem]:
         )
 
 
+def _crosses(graph: StepGraph, edge: Edge) -> bool:
+    source, target = graph.node.get(edge.source), graph.node.get(edge.target)
+    within = source.within if source is not None else None
+    into = target.within if target is not None else None
+    return within != into and not (
+        (source is not None and into == source.id and edge.when == _body_label(source))
+        or (target is not None and within == target.id)
+    )
+
+
 def _arrow(edge: Edge) -> str:
     return f"{edge.source} -> {edge.target}" + ("" if edge.when is None else f" ('{edge.when}')")
 
@@ -175,8 +212,9 @@ def _label_problems(graph: StepGraph) -> Iterator[Problem]:
         by_label: dict[str | None, list[str]] = {}
         for edge in edges:
             by_label.setdefault(edge.when, []).append(edge.target)
+        is_parallel = source in graph.node and graph.node[source].params.get("type") == "parallel"
         for label, targets in by_label.items():
-            if len(targets) > 1:
+            if len(targets) > 1 and not (label is None and is_parallel):
                 what = "without a label" if label is None else f"with the label '{label}'"
                 yield _problem(
                     "TR228",
@@ -185,8 +223,9 @@ def _label_problems(graph: StepGraph) -> Iterator[Problem]:
                     node=source,
                     hint="give each edge its own label with when=",
                 )
-        if None in by_label and len(by_label) > 1:
-            others = ", ".join(f"'{label}'" for label in by_label if label is not None)
+        choices = [label for label in by_label if label is not None and not _stands_beside(label)]
+        if None in by_label and choices:
+            others = ", ".join(f"'{label}'" for label in choices)
             yield _problem(
                 "TR228",
                 f"the edge without a label from '{source}' to '{by_label[None][0]}' would be taken beside {others};"
@@ -194,9 +233,22 @@ def _label_problems(graph: StepGraph) -> Iterator[Problem]:
                 node=source,
                 hint="give it a label of its own with when=",
             )
+        entry = _body_label(graph.node.get(source))
+        if entry is not None and entry not in by_label:
+            yield _problem(
+                "TR229",
+                f"no edge leaves '{source}' for the label '{entry}', so it has no body",
+                node=source,
+                hint=f"add_edge('{source}', …, when='{entry}')",
+            )
         kind = START if source == START else graph.node[source].kind
         if edges and kind in _LABELS:
             yield from _known_label_problems(source, kind, by_label)
+
+
+def _stands_beside(label: str) -> bool:
+    """Tell whether a label is taken in place of the edge without one: for an error, or when time is up."""
+    return label in {"error", "timeout"} or label.startswith("error: ")
 
 
 def _known_label_problems(
@@ -280,8 +332,17 @@ def _dead_ends(shape: Shape, place: Mapping[str, int]) -> Iterator[Problem]:
 
 
 def _endless(shape: Shape, place: Mapping[str, int], graph: StepGraph) -> Iterator[Problem]:
-    """Tell the cycles that avoid every node with a bound: they are all that is left without those nodes."""
-    rest = shape.subgraph([id_ for id_, node in graph.node.items() if node.max_visits is None])
+    """Tell the cycles that avoid every node with a bound: they are all that is left without those nodes.
+
+    A frame bounds its rounds or items itself, so that the ways into its body begin no cycle.
+    """
+    rest = shape.copy()
+    rest.remove_edges_from(
+        (e.source, e.target)
+        for e in graph.edges
+        if e.when and e.when == _body_label(graph.node.get(e.source))
+    )
+    rest = rest.subgraph([id_ for id_, node in graph.node.items() if node.max_visits is None])
     for ids in _components(rest, place):
         if len(ids) > 1 or rest.has_edge(ids[0], ids[0]):
             cycle = _cycle(rest.subgraph(ids), ids[0])

@@ -28,7 +28,8 @@ class GraphDiff:
     """What one graph has to become to be the other; empty when their nodes and edges are the same.
 
     Shapes: everything in declared order; `renamed` holds (old id, new id); edges are compared under the new
-    ids, and `edges_changed` holds (before, after) where only the label differs.
+    ids, and `edges_changed` holds (before, after) where only the label differs; `params_changed` names what the graph
+    itself is told differently.
     """
 
     added: tuple[Node, ...] = ()
@@ -38,6 +39,7 @@ class GraphDiff:
     edges_added: tuple[Edge, ...] = ()
     edges_removed: tuple[Edge, ...] = ()
     edges_changed: tuple[tuple[Edge, Edge], ...] = ()
+    params_changed: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Tell whether anything differs."""
@@ -53,6 +55,7 @@ class GraphDiff:
             *(f"- edge {_told(e)}" for e in self.edges_removed),
             *(f"+ edge {_told(e)}" for e in self.edges_added),
             *(f"~ edge {_told(a)} is now {_told(b)}" for a, b in self.edges_changed),
+            *(f"~ {name} of the graph" for name in self.params_changed),
         ]
 
 
@@ -66,7 +69,7 @@ def diff(before: StepGraph, after: StepGraph) -> GraphDiff:
     kept = {id_: id_ for id_ in before.node if id_ in after.node} | renamed
     gone = [n for n in before.node.values() if n.id not in kept]
     new_ids = set(kept.values())
-    changes = [_change(before.node[old], after.node[new]) for old, new in kept.items()]
+    changes = [_change(before.node[old], after.node[new], kept) for old, new in kept.items()]
     edges = _edges(before, after, kept)
     return GraphDiff(
         added=tuple(n for n in after.node.values() if n.id not in new_ids),
@@ -76,15 +79,22 @@ def diff(before: StepGraph, after: StepGraph) -> GraphDiff:
         edges_added=edges[0],
         edges_removed=edges[1],
         edges_changed=edges[2],
+        params_changed=tuple(
+            name
+            for name in dict.fromkeys((*before.params, *after.params))
+            if before.params.get(name) != after.params.get(name)
+        ),
     )
 
 
-def _change(before: Node, after: Node) -> NodeChange:
+def _change(before: Node, after: Node, kept: Mapping[str, str]) -> NodeChange:
     fields = tuple(
         name
         for name in ("kind", "params", "expands", "max_visits")
         if getattr(before, name) != getattr(after, name)
     )
+    if after.within != (kept.get(before.within, before.within) if before.within else None):
+        fields += ("within",)
     return NodeChange(before=before, after=after, fields=fields)
 
 
@@ -135,6 +145,7 @@ def _renamed(before: StepGraph, after: StepGraph) -> dict[str, str]:
 def _content(node: Node) -> str:
     told = node.to_json()
     del told["id"]
+    told.pop("within", None)  # a frame may have another name itself
     return json.dumps(told, sort_keys=True, default=repr)
 
 

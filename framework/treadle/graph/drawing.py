@@ -6,8 +6,9 @@ and models, so they are made harmless here, once: one line each, without control
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from treadle.graph.nodes import END, START, Node, StepGraph
 
@@ -25,6 +26,7 @@ SHAPES: dict[str, Shape] = {
     "wait": "hexagon",
     "child_run": "frame",
     "function": "box",
+    "frame": "frame",
 }
 """The shape of each kind; a node that expands is a stack of its shape's boxes."""
 
@@ -42,13 +44,14 @@ COLOURS: dict[Status | None, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A node as it is drawn."""
+    """A node as it is drawn; `within` is the box of the loop or the map around it."""
 
     id: str
     label: str
     lines: tuple[str, ...] = ()
     shape: Shape = "box"
     status: Status | None = None
+    within: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +100,9 @@ def draw_graph(graph: StepGraph) -> Drawing:
 
 def _box(node: Node) -> Box:
     lines: list[str] = []
-    if node.kind != node.id:
-        lines.append(one_line(node.kind))
+    told = _told(node)
+    if told or node.kind != node.id:
+        lines.append(one_line(told or node.kind))
     if node.expands:
         lines.append("one step per item")
     if node.max_visits is not None:
@@ -108,4 +112,48 @@ def _box(node: Node) -> Box:
         label=one_line(node.id),
         lines=tuple(lines),
         shape="stack" if node.expands else SHAPES.get(node.kind, "box"),
+        within=node.within if node.within != node.id else None,
     )
+
+
+def _told(node: Node) -> str:
+    """Give what a workflow's node says of itself: its type, and what it works with."""
+    params = node.params
+    type_ = params.get("type")
+    if not isinstance(type_, str):
+        return ""
+    match type_:
+        case "loop":
+            return f"loop · at most {params.get('max_iterations')} rounds"
+        case "map":
+            return f"map over {params.get('over')}"
+        case "parallel":
+            waits = params.get("wait_for", "all")
+            return f"parallel · waits for {waits} of {len(params.get('branches', ()))}"
+        case "human":
+            return f"human · {params.get('kind')}"
+        case "tool":
+            tool = params.get("tool")
+            named = cast("Mapping[str, object]", tool).get("name") if isinstance(tool, dict) else tool
+            return f"tool {named}"
+        case "prompt":
+            model = params.get("model")
+            return (
+                f"prompt {cast('Mapping[str, object]', model).get('id')}"
+                if isinstance(model, dict)
+                else type_
+            )
+        case _:
+            about = params.get(_ABOUT.get(type_, ""), "")
+            return f"{type_} {about}".strip()
+
+
+_ABOUT = {
+    "agent": "agent",
+    "workflow": "workflow",
+    "code": "call",
+    "switch": "value",
+    "wait": "for",
+    "fail": "error",
+}
+"""The field that says what a node of a type works with."""

@@ -36,7 +36,8 @@ class Node:
 
     Shapes: `params` is JSON. A node that `expands` becomes one parallel step per item that its predecessor
     announces, joined before its successors. Units: `max_visits` counts how often one run may enter it, None
-    where only the run's own limits bound it and the node lies on no cycle.
+    where only the run's own limits bound it and the node lies on no cycle. `within` is the id of the loop or the map
+    around it, whose body it belongs to; a visit then counts within one round or item.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Node:
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     expands: bool = False
     max_visits: int | None = None
+    within: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the node as JSON, without what equals its default."""
@@ -54,16 +56,22 @@ class Node:
             out["expands"] = True
         if self.max_visits is not None:
             out["max_visits"] = self.max_visits
+        if self.within is not None:
+            out["within"] = self.within
         return out
 
 
 @dataclass(frozen=True)
 class StepGraph:
-    """A compiled graph; equal content has an equal `digest`."""
+    """A compiled graph; equal content has an equal `digest`.
+
+    Shapes: `params` is JSON, told to whoever walks the graph: what a workflow says beside its nodes.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @cached_property
     def node(self) -> dict[str, Node]:
@@ -94,6 +102,7 @@ class StepGraph:
                 "name": self.name,
                 "nodes": [n.to_json() for n in self.nodes],
                 "edges": [[e.source, e.target, e.when] for e in self.edges],
+                **({"params": dict(self.params)} if self.params else {}),
             },
             sort_keys=True,
             separators=(",", ":"),
@@ -117,8 +126,8 @@ class StepGraph:
     def nx(self) -> MultiDiGraph[str]:
         """Give the graph to networkx: a frozen MultiDiGraph, whose `copy()` may be changed.
 
-        Shapes: nodes have `kind`, `params`, `expands` and `max_visits`, START and END only `kind`; edges
-        have `when`, None for always.
+        Shapes: nodes have `kind`, `params`, `expands`, `max_visits` and `within`, START and END only
+        `kind`; edges have `when`, None for always.
         """
         import networkx as nx
 
@@ -131,6 +140,7 @@ class StepGraph:
                 params=dict(node.params),
                 expands=node.expands,
                 max_visits=node.max_visits,
+                within=node.within,
             )
         graph.add_node(END, kind=END)
         for edge in self.edges:
@@ -150,6 +160,7 @@ class StepGraph:
                 name=data["name"],
                 nodes=tuple(Node(**n) for n in data["nodes"]),
                 edges=tuple(Edge(*e) for e in data["edges"]),
+                params=data.get("params", {}),
             )
         except (ValueError, KeyError, TypeError) as e:
             raise GraphError(f"the stored step graph cannot be read: {e}") from e

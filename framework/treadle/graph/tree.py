@@ -90,7 +90,9 @@ def _rows(drawing: Drawing) -> Iterator[_Row]:
     for i, (arrow, (source, target)) in enumerate(zip(drawing.arrows, ends, strict=True)):
         ways[source].append(_Way(arrow.label, target, i in back))
     order = topological(len(place), forward)
-    meets = _meeting_places(len(place), forward, order)
+    inner = {i for i, (s, t) in enumerate(ends) if drawing.boxes[t].within == drawing.boxes[s].id}
+    onwards = [pair for i, pair in enumerate(ends) if i not in back and i not in inner]
+    meets = _meeting_places(len(place), onwards, order)
     written: set[int] = set()
     for root in order:
         if root not in written:

@@ -531,12 +531,12 @@ class WorkflowSpec(Record):
     def canonical(self) -> str:
         """Give the document as JSON with sorted keys and without what equals its default.
 
-        Invariant: the order of nodes and of the state decides ties of a run, so it is kept beside the sorted keys.
+        Invariant: the order of nodes decides ties of a run, so it is kept beside the sorted keys.
         """
         return json.dumps(
             {
                 **self.model_dump(mode="json", by_alias=True, exclude_defaults=True),
-                "order": [list(self.nodes), list(self.state)],
+                "order": _order(self.nodes),
             },
             sort_keys=True,
             separators=(",", ":"),
@@ -547,6 +547,14 @@ class WorkflowSpec(Record):
     def digest(self) -> str:
         """Give the sha256 of the canonical JSON: two specs with one digest are the same workflow."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+def _order(nodes: dict[str, AnyNode]) -> list[Any]:
+    """Give the ids of nodes in order, each with those of its body."""
+    return [
+        [id_, *([_order(node.nodes)] if isinstance(node, MapNode | LoopNode) and node.nodes else [])]
+        for id_, node in nodes.items()
+    ]
 
 
 class Workflow(Record):

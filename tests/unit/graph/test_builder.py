@@ -113,6 +113,7 @@ def test_networkx_gets_nodes_and_edges_with_their_attributes():
         "params": {"model": "m"},
         "expands": False,
         "max_visits": 3,
+        "within": None,
     }
     assert graph.nodes["tools"]["expands"] is True
     assert graph.nodes["END"] == {"kind": "END"}
