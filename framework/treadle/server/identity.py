@@ -22,7 +22,7 @@ import ipaddress
 import re
 import shlex
 import socket
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -186,14 +186,9 @@ async def identity_endpoint(tokens: Tokens, *, tenant: str, port: int = 0) -> As
 def _server(app: ASGIApp) -> uvicorn.Server:
     import uvicorn
 
-    class Beside(uvicorn.Server):
-        """A server beside another one, which is who hears the signals."""
+    from treadle.server.serving import QuietServer
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None]:
-            yield
-
-    return Beside(
+    return QuietServer(
         uvicorn.Config(
             app,
             lifespan="off",

@@ -157,10 +157,11 @@ def _protocol(server: Server) -> type[_Protocol]:
     return Seen
 
 
-class _Uvicorn(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """uvicorn without hands of its own on the process's signals: whoever runs it has them."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] | None = None) -> None:
+        """Take how it serves, and who is told that it does."""
         super().__init__(config)
         self._on_started = on_started
 
@@ -222,7 +223,7 @@ async def serve(
         ssl_certfile=str(tls.certificate) if tls else None,
         ssl_keyfile=str(tls.key) if tls else None,
     )
-    serving = _Uvicorn(config, on_started)
+    serving = QuietServer(config, on_started)
     task = asyncio.create_task(serving.serve(sockets=[listening]))
     stopping = asyncio.create_task(stop.wait())
     try:
