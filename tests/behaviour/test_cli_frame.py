@@ -244,6 +244,7 @@ def test_an_interrupt_leaves_with_130_and_no_stack_trace(tmp_path: Path) -> None
         "import os, signal, sys, click, treadle.cli\n"
         "@click.command()\n"
         "def waiting():\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # A shell's background jobs ignore it.
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    signal.pause()\n"
         "sys.modules['waiting_command'] = sys.modules['__main__']\n"
