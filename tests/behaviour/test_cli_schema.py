@@ -12,7 +12,7 @@ Captured = pytest.CaptureFixture[str]
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
-@pytest.mark.parametrize("kind", ["agent", "project"])
+@pytest.mark.parametrize("kind", ["agent", "workflow", "project"])
 def test_the_schema_is_the_published_one_and_a_valid_schema(kind: str, capsys: Captured) -> None:
     assert invoke(["schema", kind]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -31,4 +31,4 @@ def test_the_schema_is_written_to_a_file(tmp_path: Path, capsys: Captured) -> No
 
 def test_another_kind_is_refused_with_the_known_ones(capsys: Captured) -> None:
     assert invoke(["schema", "thread"]) == 2
-    assert "'agent', 'project'" in capsys.readouterr().err
+    assert "'agent', 'workflow', 'project'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from treadle.definition.schema import schema
 from treadle.objects.tool import FUTURE_TOOLS, HOSTED_TOOLS
 
 FOLDER = Path(__file__).parents[2] / "schemas"
-KINDS = ["agent", "project"]
+KINDS = ["agent", "project", "workflow"]
 
 
 def nodes(node):

@@ -13,10 +13,10 @@ from treadle.cli.output import data, note
 
 
 @command(name="schema")
-@click.argument("kind", type=click.Choice(["agent", "project"]))
+@click.argument("kind", type=click.Choice(["agent", "workflow", "project"]))
 @click.option("-o", "output", metavar="FILE", type=click.Path(dir_okay=False), help="Write to a file.")
-def schema(kind: Literal["agent", "project"], output: str | None) -> None:
-    """Print the JSON Schema (draft-07) of agent documents or of the project file."""
+def schema(kind: Literal["agent", "workflow", "project"], output: str | None) -> None:
+    """Print the JSON Schema (draft-07) of agent or workflow documents, or of the project file."""
     from treadle.definition import schema as schemas
 
     text = json.dumps(schemas.schema(kind), indent=2)

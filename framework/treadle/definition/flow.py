@@ -5,8 +5,9 @@ Everything here is a pure function over the records; `workflow_checks.py` says i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from treadle.definition.document import KeyPath
@@ -185,6 +186,24 @@ class Entry(NamedTuple):
     is_error: bool
 
 
+AN_ERROR = "*error"
+"""Stands, among the nodes before another, for an error that led there."""
+
+
+class Before(NamedTuple):
+    """Nodes whose results are there, as bits: a chain of a thousand nodes has a thousand such sets."""
+
+    bits: int
+    place: Mapping[str, int]
+
+    def has(self, id_: str) -> bool:
+        """Tell whether a node is among them."""
+        return bool(self.bits & self.place.get(id_, 0))
+
+
+NOTHING_BEFORE = Before(0, MappingProxyType({}))
+
+
 class Flow:
     """What holds in one body: what is reached, what comes before, and what lies between a parallel node and its join."""
 
@@ -257,8 +276,8 @@ class Flow:
             if not any(target not in ids for id_ in ids for target in stuck[id_])
         ]
 
-    def before(self) -> dict[str, frozenset[str]]:
-        """Give for each node those whose result it finds on every way; `*error` stands for an error that led there.
+    def before(self) -> dict[str, Before]:
+        """Give for each reached node what it finds on every way to it.
 
         A join finds what each of its branches has done, where it waits for all of them and none may fail.
         """
@@ -287,8 +306,23 @@ class Flow:
                         known |= into([e for e in self.entries[id_] if e.source in region]) & ~error
                 if known != found[id_]:
                     found[id_], changed = known, True
-        names = [*bit.items(), ("*error", error)]
-        return {id_: frozenset(name for name, flag in names if known & flag) for id_, known in found.items()}
+        place = bit | {AN_ERROR: error}
+        return {id_: Before(known, place) for id_, known in found.items()}
+
+    def at_end(self, before: Mapping[str, Before], *, without: Container[str] = ()) -> Before:
+        """Give what is found on every way to the end, but for the ways that end at some nodes."""
+        last = [
+            (i, before[i])
+            for i in self.body.nodes
+            if i in self.leads_to_end and i in before and i not in without
+        ]
+        if not last:
+            return NOTHING_BEFORE
+        place = last[0][1].place
+        bits = ~place[AN_ERROR]
+        for i, known in last:
+            bits &= known.bits | place[i]
+        return Before(bits, place)
 
     def _joins(self) -> dict[str, list[list[frozenset[str]]]]:
         out: dict[str, list[list[frozenset[str]]]] = {}

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from treadle.definition import references
 from treadle.definition.document import listed, short, suggest
 from treadle.definition.workflow import Draft
-from treadle.definition.workflow_checks import Reference, Uses, references_of
+from treadle.definition.workflow_checks import Reference, references_of
+from treadle.definition.workflow_names import Uses
 from treadle.errors import ConfigurationError
 from treadle.objects.agent import AgentSpec
 from treadle.objects.workflow import WorkflowSpec

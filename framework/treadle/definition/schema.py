@@ -23,17 +23,17 @@ from treadle.objects.agent import AgentSpec
 from treadle.objects.project import ProjectSpec
 from treadle.objects.tool import FunctionTool
 
-Kind = Literal["agent", "project"]
+Kind = Literal["agent", "project", "workflow"]
 Node: TypeAlias = dict[str, Any]
 
 TOOLS: Mapping[str, type[BaseModel]] = {"function": FunctionTool}
 """The tools that a document may declare, by their type."""
 
-_DRAFT = "http://json-schema.org/draft-07/schema#"
-_EXTENSION = {"^x-": {"description": "Yours: treadle ignores keys that begin with x-."}}
+DRAFT = "http://json-schema.org/draft-07/schema#"
+EXTENSION = {"^x-": {"description": "Yours: treadle ignores keys that begin with x-."}}
 _ANY_SCHEMA: Node = {"$ref": "#/definitions/jsonSchema"}
-_OBJECT_SCHEMA: Node = {"$ref": "#/definitions/objectSchema"}
-_TYPES = list(TYPES)
+OBJECT_SCHEMA: Node = {"$ref": "#/definitions/objectSchema"}
+TYPE_NAMES = list(TYPES)
 
 _SAID: Mapping[str, str] = {
     "AgentSpec.kind": "What the document declares: an agent.",
@@ -50,6 +50,12 @@ _SAID: Mapping[str, str] = {
     "ProjectSpec.python": "Which Python code documents may name.",
     "ProjectSpec.allow": "What documents may reach outside themselves.",
     "ProjectSpec.defaults": "What runs get where nothing else says so.",
+    "WorkflowSpec.kind": "What the document declares: a workflow.",
+    "WorkflowSpec.display_name": "The name that people see.",
+    "WorkflowSpec.metadata": "Notes of the author.",
+    "WorkflowSpec.limits": "What one run may use; a breach ends it incomplete with the limit's name.",
+    "WorkflowSpec.defaults": "What nodes do that do not say otherwise.",
+    "WorkflowSpec.tests": "Tests of this workflow, run offline.",
     "Trial.name": "What the test shows.",
     "Trial.inputs": "Values of the document's inputs.",
     "Trial.state": "The state that the run starts with.",
@@ -101,6 +107,13 @@ _EXAMPLES: Mapping[str, list[Any]] = {
     "Connection.api_key": ["${secret:LLM_API_KEY}"],
     "FunctionTool.call": ["shop_tools.orders:get_order"],
     "ProjectSpec.version": ["1.0.0"],
+    "WorkflowSpec.version": ["1.0.0"],
+    "AgentNode.thread": ["shared", "new"],
+    "WorkflowNode.thread": ["shared", "new"],
+    "SwitchNode.value": ["state.severity"],
+    "MapNode.over": ["inputs.documents"],
+    "LoopNode.until": ["not state.problems"],
+    "CodeNode.call": ["checks.markdown:same_structure"],
     "ApprovalWhen.when": ["args.amount > 200"],
 }
 _RETRY_CODES = [
@@ -119,47 +132,53 @@ _RETRY_CODES = [
 
 def schema(kind: Kind) -> Node:
     """Give the JSON Schema of a kind of document, as it is written in YAML."""
+    if kind == "workflow":
+        from treadle.definition.workflow_schema import workflow_schema
+
+        return workflow_schema()
     return _agent() if kind == "agent" else _project()
 
 
 def _agent() -> Node:
-    records = _Records(AgentSpec, Trial, *TOOLS.values())
+    records = Records(AgentSpec, Trial, *TOOLS.values())
     top = records.shaped("AgentSpec")
     fields = top["properties"]
     for name in INTERNAL["AgentSpec"]:
         del fields[name]
-    fields["kind"] = _field(fields["kind"], enum=["agent", "prompt"])
+    fields["kind"] = enumerated(fields["kind"], enum=["agent", "prompt"])
     fields["model"] = {**fields["model"], "type": ["string", "object"], "minLength": 1}
     fields["instructions"] = _instructions(fields["instructions"])
-    fields["inputs"] = _inputs(fields["inputs"])
-    fields["output"]["properties"]["schema"] = _with(fields["output"]["properties"]["schema"], _OBJECT_SCHEMA)
-    tools = {kind: _described_tool(kind, records) for kind in TOOLS}
-    fields["tools"]["items"] = _tool(tools)
+    fields["inputs"] = declared_inputs(fields["inputs"])
+    fields["output"]["properties"]["schema"] = referring(
+        fields["output"]["properties"]["schema"], OBJECT_SCHEMA
+    )
+    tools = {kind: described_tool(kind, records) for kind in TOOLS}
+    fields["tools"]["items"] = chosen_tool(tools)
     fields["thread"]["allOf"] = _keeping()
     fields["tests"]["items"] = records.shaped("Trial")
     top["required"] = ["kind", "model"]
     return {
-        "$schema": _DRAFT,
+        "$schema": DRAFT,
         "title": "treadle agent document",
         **top,
         "defaultSnippets": [_AGENT_SNIPPET],
         "definitions": {
             **{f"{kind}Tool": tool for kind, tool in tools.items()},
-            "objectSchema": _object_schema(),
-            "jsonSchema": _json_schema(),
+            "objectSchema": object_schema(),
+            "jsonSchema": json_schema(),
         },
     }
 
 
 def _project() -> Node:
-    top = _Records(ProjectSpec).shaped("ProjectSpec")
+    top = Records(ProjectSpec).shaped("ProjectSpec")
     del top["properties"]["extensions"]
-    top["properties"]["kind"] = _field(top["properties"]["kind"], enum=["project"])
+    top["properties"]["kind"] = enumerated(top["properties"]["kind"], enum=["project"])
     top["required"] = ["kind"]
-    return {"$schema": _DRAFT, "title": "treadle project file", **top, "defaultSnippets": [_PROJECT_SNIPPET]}
+    return {"$schema": DRAFT, "title": "treadle project file", **top, "defaultSnippets": [_PROJECT_SNIPPET]}
 
 
-class _Records:
+class Records:
     """The records as pydantic describes them, and the way to shape them for editors."""
 
     def __init__(self, *models: type[BaseModel]) -> None:
@@ -167,7 +186,8 @@ class _Records:
         for model in models:
             raw = model.model_json_schema(by_alias=True)
             self._raw.update(raw.pop("$defs", {}))
-            self._raw[model.__name__] = raw
+            if "$ref" not in raw:  # a record that holds itself is among the definitions
+                self._raw[model.__name__] = raw
 
     def shaped(self, name: str) -> Node:
         """Give a record with everything that it refers to put in, and with `x-` keys allowed."""
@@ -182,7 +202,7 @@ class _Records:
             "properties": fields,
             **required,
             "additionalProperties": False,
-            "patternProperties": _EXTENSION,
+            "patternProperties": EXTENSION,
         }
 
     def _property(self, record: str, key: str, raw: Node) -> Node:
@@ -200,6 +220,8 @@ class _Records:
     def _node(self, raw: Node) -> Node:
         if "$ref" in raw:
             return self.shaped(raw["$ref"].rpartition("/")[2])
+        if "oneOf" in raw:
+            return {"type": "object"}  # a node of a workflow: what it may hold is put in by hand
         if "anyOf" in raw:
             return _merged([self._node(branch) for branch in raw["anyOf"]])
         node = {k: v for k, v in raw.items() if k not in ("title", "default", "description")}
@@ -232,11 +254,12 @@ def _merged(branches: Sequence[Node]) -> Node:
     return out
 
 
-def _field(node: Node, *, enum: list[str]) -> Node:
+def enumerated(node: Node, *, enum: list[str]) -> Node:
+    """Give a field of text that is one of a few words."""
     return {"description": node["description"], "type": "string", "enum": enum}
 
 
-def _with(node: Node, reference: Node) -> Node:
+def referring(node: Node, reference: Node) -> Node:
     """Point to a definition; draft-07 ignores what stands beside `$ref`, so it goes into `allOf`."""
     return {"description": node["description"], "allOf": [reference]}
 
@@ -256,7 +279,7 @@ def _instructions(node: Node) -> Node:
         "properties": {"file": file},
         "required": ["file"],
         "additionalProperties": False,
-        "patternProperties": _EXTENSION,
+        "patternProperties": EXTENSION,
         "defaultSnippets": [
             {
                 "label": "a file",
@@ -267,44 +290,58 @@ def _instructions(node: Node) -> Node:
     }
 
 
-def _inputs(node: Node) -> Node:
-    required = {
+def declared_inputs(node: Node, *, reserved: Sequence[str] = ("run", "agent", "now")) -> Node:
+    """Give the schema of declared inputs, in short form and in long."""
+    required: Node = {
         "description": "Whether a run must give it; true unless there is a default.",
         "type": ["boolean", "null"],
     }
-    keywords = {**_keywords(), "required": required}
+    one = declared(
+        "One input: the name of a type, or a JSON Schema with required and default.",
+        {"required": required},
+        default="The value where a run gives none.",
+    )
+    taken: Node = {"not": {"enum": list(reserved)}} if reserved else {}
+    return {
+        "description": node["description"],
+        "type": "object",
+        "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", **taken},
+        "additionalProperties": one,
+    }
+
+
+def declared(said: str, more: Node, *, default: str) -> Node:
+    """Give the schema of one declared value: the name of a type, or a JSON Schema with a default and `more` fields."""
+    keywords = {**schema_keywords(), **more}
     del keywords["default"]
-    default = {"description": "The value where a run gives none."}
-    one: Node = {
-        "description": "One input: the name of a type, or a JSON Schema with required and default.",
+    return {
+        "description": said,
         "type": ["string", "object"],
         "properties": {
             "type": keywords.pop("type"),
-            "required": keywords.pop("required"),
-            "default": default,
+            **{key: keywords.pop(key) for key in more},
+            "default": {"description": default},
             **keywords,
         },
         "allOf": [
-            {"if": {"type": "string"}, "then": {"enum": _TYPES}},
-            *({"if": _is_of(kind), "then": {"properties": {"default": {"type": kind}}}} for kind in _TYPES),
+            {"if": {"type": "string"}, "then": {"enum": TYPE_NAMES}},
+            *(
+                {"if": default_of(kind), "then": {"properties": {"default": {"type": kind}}}}
+                for kind in TYPE_NAMES
+            ),
         ],
         "defaultSnippets": [
             {
-                "label": "an input with a default",
+                "label": "a type with a default",
                 "description": "A JSON Schema with a default",
                 "body": {"type": "${1|string,integer,number,boolean,array,object|}", "default": "$2"},
             }
         ],
     }
-    return {
-        "description": node["description"],
-        "type": "object",
-        "propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$", "not": {"enum": ["run", "agent", "now"]}},
-        "additionalProperties": one,
-    }
 
 
-def _is_of(kind: str) -> Node:
+def default_of(kind: str) -> Node:
+    """Give the condition that a default is given for a type."""
     return {"type": "object", "properties": {"type": {"const": kind}}, "required": ["type", "default"]}
 
 
@@ -314,10 +351,10 @@ def _keeping() -> list[Node]:
     return [{"if": last, "then": {"required": ["keep_last"]}, "else": {"properties": {"keep_last": False}}}]
 
 
-def _tool(tools: Mapping[str, Node]) -> Node:
+def chosen_tool(tools: Mapping[str, Node]) -> Node:
     """Choose the fields by the type; a tool whose type is missing may have the fields of any."""
     known = {key: True for tool in tools.values() for key in tool["properties"]}
-    untyped = {"additionalProperties": False, "properties": known, "patternProperties": _EXTENSION}
+    untyped = {"additionalProperties": False, "properties": known, "patternProperties": EXTENSION}
     return {
         "description": "One tool.",
         "type": "object",
@@ -337,14 +374,15 @@ def _tool(tools: Mapping[str, Node]) -> Node:
     }
 
 
-def _described_tool(kind: str, records: _Records) -> Node:
+def described_tool(kind: str, records: Records) -> Node:
+    """Give the schema of a tool of one kind."""
     node = records.shaped(TOOLS[kind].__name__)
     if kind == "function":
         fields = node["properties"]
         fields["parameters"] = {
             "description": fields["parameters"]["description"],
             "type": ["object", "null"],
-            "allOf": [{"if": {"type": "object"}, "then": _OBJECT_SCHEMA}],
+            "allOf": [{"if": {"type": "object"}, "then": OBJECT_SCHEMA}],
         }
         node["allOf"] = _function_rules()
     return node
@@ -372,7 +410,8 @@ def _function_rules() -> list[Node]:
 # -- the JSON Schema that inputs, parameters and answers are written in
 
 
-def _object_schema() -> Node:
+def object_schema() -> Node:
+    """Give the definition of a JSON Schema of an object."""
     return {
         "description": "A JSON Schema of an object.",
         "type": "object",
@@ -382,15 +421,16 @@ def _object_schema() -> Node:
     }
 
 
-def _json_schema() -> Node:
+def json_schema() -> Node:
+    """Give the definition of any JSON Schema."""
     return {
         "description": "A JSON Schema.",
         "type": ["object", "boolean"],
-        "properties": _keywords(),
+        "properties": schema_keywords(),
     }
 
 
-def _keywords() -> Node:
+def schema_keywords() -> Node:
     """Give the keywords that are checked; others pass."""
     count = {"type": "integer", "minimum": 0}
     number = {"type": "number"}
@@ -449,8 +489,8 @@ def _type_keyword() -> Node:
         "description": "The type of the value, or a list of types.",
         "type": ["string", "array"],
         "minItems": 1,
-        "items": {"type": "string", "enum": _TYPES},
-        "allOf": [{"if": {"type": "string"}, "then": {"enum": _TYPES}}],
+        "items": {"type": "string", "enum": TYPE_NAMES},
+        "allOf": [{"if": {"type": "string"}, "then": {"enum": TYPE_NAMES}}],
     }
 
 

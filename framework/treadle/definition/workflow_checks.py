@@ -6,7 +6,7 @@ The fields have been read before (`workflow.py`), so every node here is sound in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from treadle.definition import expression
@@ -33,57 +33,30 @@ from treadle.definition.flow import (
     writes,
 )
 from treadle.definition.json_schema import fits
-from treadle.definition.node_texts import Field, is_literal, raw_at, texts
-from treadle.definition.reads import Read, reads
+from treadle.definition.node_texts import is_literal
 from treadle.definition.workflow import Draft
+from treadle.definition.workflow_names import Uses, check_names
 from treadle.errors import DefinitionError
-from treadle.objects.agent import AgentSpec, InputSpec
+from treadle.objects.agent import InputSpec
 from treadle.objects.tool import FunctionTool
 from treadle.objects.workflow import (
     END_TARGET,
     AgentNode,
     CodeNode,
     EndNode,
-    FailNode,
     HumanNode,
-    LoopNode,
     MapNode,
     MessageNode,
     NodeSpec,
     ParallelNode,
-    PromptNode,
     SetNode,
     StateSpec,
     StepNode,
     SwitchNode,
     ToolNode,
-    WaitNode,
     WorkflowNode,
     WorkflowSpec,
 )
-
-ROOTS = frozenset({"inputs", "state", "result_of", "result", "run", "loop", "error"})
-
-_RUN = ("id", "thread_id", "started_at", "usage")
-_ERROR = ("code", "message", "node")
-_LOOP = ("iteration",)
-_RESULTS: Mapping[type[NodeSpec], tuple[str, ...]] = {
-    AgentNode: ("text", "output", "messages", "usage", "run_id", "status"),
-    PromptNode: ("text", "output", "usage"),
-    MapNode: ("collected", "errors", "merged"),
-    LoopNode: ("iterations", "exhausted"),
-    HumanNode: ("decision", "choice", "value", "comment", "by", "at"),
-    MessageNode: ("text", "message_id"),
-    WaitNode: ("at",),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Uses:
-    """The documents that a workflow names, by the reference that its nodes write; those that only a store has are away."""
-
-    agents: Mapping[str, AgentSpec] = field(default_factory=dict[str, AgentSpec])
-    workflows: Mapping[str, WorkflowSpec] = field(default_factory=dict[str, WorkflowSpec])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +96,10 @@ class _Checks:
     """The checks of one workflow."""
 
     def __init__(self, draft: Draft, spec: WorkflowSpec, uses: Uses) -> None:
+        self.draft = draft
         self.spec = spec
         self.uses = uses
         self.findings: Findings = draft.findings
-        self.data = draft.data
         self.tools = draft.tools
         self.bodies = list(bodies(spec))
         default = default_route(spec)
@@ -142,7 +115,7 @@ class _Checks:
                 self._ways(body, flow)
                 self._branches(body, flow)
         self._maps()
-        self._texts(is_sound=is_sound)
+        check_names(self.draft, self.bodies, self.flows, uses=self.uses, is_sound=is_sound)
 
     # -- targets
 
@@ -169,6 +142,7 @@ class _Checks:
                 hint = "write next: end at the node before, which ends the item or the round"
                 self.findings.add("TR236", said, (*body.at(id_), "type"), hint=hint)
             self._conditions(node, body.at(id_))
+            self._error_order(node, body.at(id_))
             if body.outer is not None:
                 self._shadows(id_, body)
         return len(self.findings.problems) == before
@@ -223,7 +197,6 @@ class _Checks:
                 said = "this condition is the same as one before it"
                 self.findings.add("TR232", said, (*path, "next", n, "when"), hint="remove one of them")
             seen.setdefault(text, n)
-        self._error_order(node, path)
 
     def _error_order(self, node: NodeSpec, path: KeyPath) -> None:
         routes = node.on_error if isinstance(node, StepNode | SwitchNode | ParallelNode) else ()
@@ -503,182 +476,6 @@ class _Checks:
             return suggest(key, list(self.spec.state))
         return f"did you mean 'state.{near}' (line {self.findings.line_of(('state', near))})?"
 
-    # -- names
-
-    def _texts(self, *, is_sound: bool) -> None:
-        known: dict[int, Mapping[str, frozenset[str]]] = {}
-        for n, flow in enumerate(self.flows):
-            known[n] = flow.before() if is_sound else {}
-        index = {body.path: n for n, body in enumerate(self.bodies)}
-        for n, body in enumerate(self.bodies):
-            around = _around(body, known, index)
-            for id_, node in body.nodes.items():
-                if self.findings.is_full:
-                    return
-                raw = raw_at(self.data, body.at(id_))
-                if not is_mapping(raw):
-                    continue
-                found = known[n].get(id_, frozenset()) | around
-                inner = body_of(node, (*body.at(id_), "nodes"))
-                inside = _done_inside(inner, self.flows, index, known) if inner else frozenset[str]()
-                for spot, at, text in texts(raw, str(raw.get("type"))):
-                    place = _Place(
-                        path=(*body.at(id_), *at),
-                        body=inner if spot.is_inside and inner else body,
-                        node=node,
-                        found=(found | inside | {id_}) if spot.is_inside else found,
-                        is_checked=is_sound and bool(known[n]) and id_ in known[n],
-                        field=spot,
-                    )
-                    self._reads(text, place)
-        self._outputs(known[0], is_sound=is_sound)
-
-    def _outputs(self, known: Mapping[str, frozenset[str]], *, is_sound: bool) -> None:
-        """Check the document's outputs: a result counts as found where every way to the end has it."""
-        top, flow = self.bodies[0], self.flows[0]
-        last = [known[i] | {i} for i in flow.leads_to_end if i in known and _completes(top.nodes[i])]
-        found = _all_of(last)
-        spot = Field(("outputs", "*"), "expression")
-        for name, text in self.spec.outputs.items():
-            place = _Place(
-                path=("outputs", name),
-                body=top,
-                node=None,
-                found=found - {"*error"},
-                is_checked=is_sound,
-                field=spot,
-            )
-            self._reads(text, place)
-
-    def _reads(self, text: str, place: _Place) -> None:
-        kind = "expression" if place.field.kind == "expression" else "template"
-        for read in reads(text, kind=kind, roots=ROOTS):
-            match read.root:
-                case "inputs":
-                    self._declared(read, place, {n: s.json_schema for n, s in self.spec.inputs.items()})
-                case "state":
-                    self._declared(read, place, {n: s.json_schema for n, s in self.spec.state.items()})
-                case "result_of":
-                    self._result_of(read, place)
-                case "result":
-                    if place.node is not None and not (place.field.is_inside):
-                        self._result(read, place, place.node, read.keys)
-                case "run":
-                    self._one_of_fields(read, place, _RUN)
-                case "loop":
-                    if place.field.kind == "expression" or "{%" not in text:
-                        self._one_of_fields(read, place, _LOOP)
-                case _:
-                    self._error(read, place)
-
-    def _report(
-        self, read: Read, place: _Place, said: str, *, code: str = "TR210", hint: str | None = None
-    ) -> None:
-        self.findings.add_within(
-            code, said, place.path, line=read.line, column=read.column, name=read.text, hint=hint
-        )
-
-    def _one_of_fields(self, read: Read, place: _Place, fields: tuple[str, ...]) -> None:
-        if read.keys and read.keys[0] not in fields:
-            first = f"{read.root}.{read.keys[0]}"
-            self._report(read, place, f"there is no '{first}'", hint=suggest(read.keys[0], fields))
-
-    def _declared(self, read: Read, place: _Place, schemas: Mapping[str, Mapping[str, Any]]) -> None:
-        if not read.keys:
-            return
-        name = read.keys[0]
-        if name not in schemas:
-            near = nearest(name, list(schemas))
-            hint = suggest(name, list(schemas))
-            if near:
-                line = self.findings.line_of((read.root, near))
-                hint = f"did you mean '{read.root}.{near}' (line {line})?"
-            shown = f"{read.root}.{name}"
-            self._report(read._replace(text=shown), place, f"'{shown}' is not declared", hint=hint)
-            return
-        self._closed(read, place, schemas[name], read.keys[1:])
-
-    def _closed(self, read: Read, place: _Place, schema: Any, keys: tuple[str, ...]) -> None:
-        """Report a key that a schema with a closed set of properties does not have."""
-        for key in keys:
-            properties = schema.get("properties") if is_mapping(schema) else None
-            if not is_mapping(schema) or not is_mapping(properties):
-                return
-            if key not in properties:
-                if schema.get("additionalProperties") is False:
-                    said = f"'{read.text}' is not declared: there is no '{key}'"
-                    self._report(read, place, said, hint=suggest(key, list(properties)))
-                return
-            schema = properties[key]
-
-    def _result_of(self, read: Read, place: _Place) -> None:
-        if not read.keys:
-            return
-        name = read.keys[0]
-        visible = _visible(place.body)
-        node = visible.get(name)
-        if node is None:
-            said = f"'result_of.{short(name)}' is the result of no node here"
-            self._report(
-                read._replace(text=f"result_of.{name}"), place, said, hint=suggest(name, list(visible))
-            )
-            return
-        if place.is_checked and name not in place.found and not read.is_guarded:
-            said = f"'{name}' may not have run when this is read"
-            hint = f"write (result_of.{name}|default({{}})), or lead every way to here through '{name}'"
-            self._report(read._replace(text=f"result_of.{name}"), place, said, code="TR217", hint=hint)
-        self._result(read, place, node, read.keys[1:])
-
-    def _result(self, read: Read, place: _Place, node: NodeSpec, keys: tuple[str, ...]) -> None:
-        """Check the keys of a result, as far as its node says which it has."""
-        fields = self._fields(node)
-        if not keys or fields is None:
-            return
-        if keys[0] not in fields:
-            said = f"there is no '{read.text}'"
-            self._report(read, place, said, hint=suggest(keys[0], fields))
-        elif keys[0] == "output" and isinstance(node, AgentNode | PromptNode):
-            used = self.uses.agents.get(node.agent) if isinstance(node, AgentNode) else None
-            shape = node.output or (used.output if used is not None else None)
-            if shape is not None:
-                self._closed(read, place, shape.schema_, keys[1:])
-
-    def _fields(self, node: NodeSpec) -> list[str] | None:
-        if isinstance(node, ParallelNode):
-            return list(node.branches)
-        if isinstance(node, SetNode):
-            return list(node.set)
-        if isinstance(node, WorkflowNode):
-            used = self.uses.workflows.get(node.workflow)
-            ends = used is not None and not any(
-                isinstance(n, EndNode) and n.outputs for n in used.nodes.values()
-            )
-            return list(used.outputs) if used is not None and ends else None
-        fields = _RESULTS.get(type(node))
-        return list(fields) if fields is not None else None
-
-    def _error(self, read: Read, place: _Place) -> None:
-        """Check that an error led here: `error` is known in on_error and behind the routes of errors."""
-        if not (read.is_guarded or place.field.adds & {"error"} or "*error" in place.found):
-            said = "no error leads here on every way"
-            hint = "write (error|default({})), or lead only errors here"
-            if place.is_checked:
-                self._report(read._replace(text="error"), place, said, hint=hint)
-            return
-        self._one_of_fields(read, place, _ERROR)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where a text stands, and what is known there."""
-
-    path: KeyPath
-    body: Body
-    node: NodeSpec | None
-    found: frozenset[str]
-    is_checked: bool
-    field: Field
-
 
 def _entered(id_: str, flow: Flow) -> set[str]:
     """Give what is reached from the start on ways that avoid a parallel node."""
@@ -705,53 +502,6 @@ def _appends(spec: WorkflowSpec) -> bool:
 
 def _thread(name: str) -> str:
     return "thread of the run" if name == "shared" else f"thread '{name}'"
-
-
-def _completes(node: NodeSpec) -> bool:
-    """Tell whether the document's outputs are read behind a node."""
-    return not (isinstance(node, EndNode) and node.outputs is not None) and not isinstance(node, FailNode)
-
-
-def _visible(body: Body | None) -> dict[str, NodeSpec]:
-    """Give the nodes whose results can be named in a body: its own and those of the bodies around it."""
-    out: dict[str, NodeSpec] = {}
-    while body is not None:
-        if not body.is_single:
-            out = {**body.nodes, **out}
-        body = body.outer
-    return out
-
-
-def _around(
-    body: Body,
-    known: Mapping[int, Mapping[str, frozenset[str]]],
-    index: Mapping[KeyPath, int],
-) -> frozenset[str]:
-    """Give the nodes around a body that have run when it begins."""
-    found: frozenset[str] = frozenset()
-    outer, frame = body.outer, body.frame_id
-    while outer is not None:
-        found |= known.get(index[outer.path], {}).get(frame, frozenset())
-        outer, frame = outer.outer, outer.frame_id
-    return found
-
-
-def _done_inside(
-    inner: Body,
-    flows: list[Flow],
-    index: Mapping[KeyPath, int],
-    known: Mapping[int, Mapping[str, frozenset[str]]],
-) -> frozenset[str]:
-    """Give the nodes of a body that have run on every way through it."""
-    if inner.is_single or inner.path not in index:
-        return frozenset()
-    n = index[inner.path]
-    last = [known[n][i] | {i} for i in flows[n].leads_to_end if i in known[n]]
-    return _all_of(last) - {"*error"}
-
-
-def _all_of(sets: list[frozenset[str]]) -> frozenset[str]:
-    return sets[0].intersection(*sets[1:]) if sets else frozenset()
 
 
 def _known_value(node: NodeSpec, at: KeyPath) -> tuple[Any, bool]:

@@ -351,7 +351,7 @@ class MapNode(StepNode):
         default="fail",
         description="What a failed item does: it fails the node, is left out, or is null among the collected.",
     )
-    tolerate: int | str | None = Field(
+    tolerate: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(100|\d{1,2})%$")] | None = Field(
         default=None, description="With skip or collect: how many items may fail, as a number or as '10%'."
     )
 

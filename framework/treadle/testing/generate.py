@@ -90,6 +90,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "docs/lifecycle.md": lifecycles,
     "schemas/agent-1.schema.json": lambda: published_schema("agent"),
     "schemas/project-1.schema.json": lambda: published_schema("project"),
+    "schemas/workflow-1.schema.json": lambda: published_schema("workflow"),
     "schemas/openapi.json": api_document,
     "framework/treadle/store/sql/0001_initial.sql": first_migration,
 }
