@@ -147,7 +147,7 @@ def body_of(frame: NodeSpec, path: KeyPath, outer: Body | None = None, frame_id:
             outer=outer,
             frame_id=frame_id,
         )
-    if isinstance(frame, LoopNode | MapNode) and frame.nodes:
+    if isinstance(frame, LoopNode) or (isinstance(frame, MapNode) and frame.workflow is None):
         return Body(
             path=path, start=frame.start or "", nodes=frame.nodes, frame=frame, outer=outer, frame_id=frame_id
         )

@@ -38,7 +38,8 @@ _LABELS: Mapping[str, tuple[str, ...]] = {
     "tool_call": (),
     "append_message": (),
 }
-"""The labels that steps of a kind take, for the kinds where they are known before a run."""
+"""The labels that steps of a kind take, for the kinds where they are known before a run; a node of a workflow has those
+that its document gives it."""
 
 
 def check(graph: StepGraph) -> list[Problem]:
@@ -242,7 +243,8 @@ def _label_problems(graph: StepGraph) -> Iterator[Problem]:
                 hint=f"add_edge('{source}', …, when='{entry}')",
             )
         kind = START if source == START else graph.node[source].kind
-        if edges and kind in _LABELS:
+        is_told = source in graph.node and "type" in graph.node[source].params
+        if edges and kind in _LABELS and not is_told:
             yield from _known_label_problems(source, kind, by_label)
 
 

@@ -238,6 +238,11 @@ def test_a_node_that_ends_the_run_cannot_stand_in_a_body():
     assert problem(LOOP % "b: {type: end}").code == "TR236"
 
 
+def test_a_body_has_nodes():
+    assert problem(LOOP % "").code == "TR223"
+    assert problem("a: {type: map, over: '[1]', start: b, nodes: {}, next: end}").code == "TR223"
+
+
 def test_a_node_of_a_body_has_an_id_of_its_own():
     assert problem(LOOP % "b: {type: set, set: {n: 1}, next: a}, a: {type: fail, error: x}").code == "TR224"
 

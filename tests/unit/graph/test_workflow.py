@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from treadle.definition.load import load_text
+from treadle.definition.load import load, load_text
 from treadle.graph.builder import Graph
 from treadle.graph.check import check
 from treadle.graph.compile import compile_workflow
@@ -14,6 +15,7 @@ from treadle.graph.diff import diff
 from treadle.graph.nodes import END, START, Edge, StepGraph
 from treadle.graph.render import render
 
+CORPUS = Path(__file__).parents[1] / "definition" / "corpus"
 HEAD = "version: 1.0.0\nkind: workflow\nname: w\nstate: {n: {type: integer, default: 0}}\n"
 
 WHOLE = """\
@@ -229,6 +231,13 @@ def test_a_map_over_a_workflow_has_it_as_its_one_inner_node():
 def test_a_graph_of_a_workflow_is_read_back_as_it_was_and_can_be_walked(whole):
     assert StepGraph.load(whole.text) == whole
     assert check(whole) == []
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CORPUS.glob("workflow-*.yaml")))
+def test_every_sound_document_compiles_to_a_graph_that_can_be_walked(name):
+    graph = compile_workflow(load([CORPUS / name]).documents[0].workflow)
+    assert check(graph) == []
+    assert StepGraph.load(graph.text) == graph
 
 
 def test_equal_documents_have_equal_digests_and_pins_are_part_of_them(whole):
