@@ -118,17 +118,24 @@ def read_inputs(
         elif not _IDENTIFIER.fullmatch(name):
             said = f"templates cannot use the name '{short(name)}'"
             findings.add("TR103", said, path, at="key", hint="use letters, digits and '_'")
-        if isinstance(declared, str):
-            spread[name] = {"type": declared}
-            findings.moves.setdefault((*path, "type"), findings.original(path))
-        elif declared is None:
-            findings.add("TR102", f"{findings.where(path)} has no type", path, hint=f"write: {name}: string")
+        whole = spelled_out(declared, path, findings)
+        if whole is None:
             continue
-        else:
-            spread[name] = declared
+        spread[name] = whole
         _input(spread[name], path, findings)
     top["inputs"] = spread
     return reserved | frozenset(inputs)
+
+
+def spelled_out(declared: Any, path: KeyPath, findings: Findings) -> Any:
+    """Give a declaration whose short form is the type alone in its long form, None after reporting that it has no type."""
+    if isinstance(declared, str):
+        findings.moves.setdefault((*path, "type"), findings.original(path))
+        return {"type": declared}
+    if declared is None:
+        hint = f"write: {path[-1]}: string"
+        findings.add("TR102", f"{findings.where(path)} has no type", path, hint=hint)
+    return declared
 
 
 def _input(declared: Any, path: KeyPath, findings: Findings) -> None:

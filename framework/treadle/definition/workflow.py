@@ -23,6 +23,7 @@ from treadle.definition.native import (
     read_inputs,
     read_tool,
     read_tools,
+    spelled_out,
 )
 from treadle.definition.node_texts import NAMES, raw_at, replaced, texts
 from treadle.definition.prompts import Prompts, Setting, Texts, anchor, said_of
@@ -133,14 +134,10 @@ def _state(top: dict[str, Any], findings: Findings) -> None:
         if not _IDENTIFIER.fullmatch(name):
             said = f"expressions cannot use the name '{short(name)}'"
             findings.add("TR103", said, path, at="key", hint="use letters, digits and '_'")
-        if isinstance(declared, str):
-            spread[name] = {"type": declared}
-            findings.moves.setdefault((*path, "type"), findings.original(path))
-        elif declared is None:
-            findings.add("TR102", f"{findings.where(path)} has no type", path, hint=f"write: {name}: string")
+        whole = spelled_out(declared, path, findings)
+        if whole is None:
             continue
-        else:
-            spread[name] = declared
+        spread[name] = whole
         if is_mapping(spread[name]):
             _state_key(spread[name], path, findings)
     top["state"] = spread

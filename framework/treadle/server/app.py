@@ -275,7 +275,9 @@ class Door:
             with self._server.admission.request(is_counted=scope["path"] not in ALWAYS):
                 scope["treadle.call"] = await self._enter(scope, receive)
                 await self._router(scope, receive, telling)
-        except Exception as e:  # noqa: BLE001 - every error becomes an answer
+        except Exception as e:
+            if seen.has_begun:
+                raise  # An answer that broke in the middle ends its connection: it has no second head.
             await failed(e, scope)(scope, receive, telling)
         finally:
             seen.end()
@@ -312,6 +314,11 @@ class _Seen:
         self._status = 0
         self._bytes = 0
         self._is_stream = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether the head of an answer was sent."""
+        return self._status != 0
 
     def through(self, send: Send) -> Send:
         """Give what an answer is sent through."""

@@ -150,11 +150,6 @@ class Call:
         values = self.query.get(name)
         return values[-1] or None if values else None
 
-    def many(self, name: str) -> list[str]:
-        """Give every value of a parameter that may stand several times, as ``name[]=`` or joined by commas."""
-        values = [*self.query.get(name, ()), *self.query.get(f"{name}[]", ())]
-        return [piece for value in values for piece in value.split(",") if piece]
-
     def page(self, *, most: int = MOST_LISTED, usual: int = LISTED) -> Page:
         """Read limit, order, after and before.
 

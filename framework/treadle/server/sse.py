@@ -99,12 +99,16 @@ async def _told(
         if is_terminal(now.status) or now.status == "requires_action":
             yield DONE
         else:
-            yield broken(StateError("The server is shutting down; follow the run again."))
+            yield broken(_stopping())
     except TreadleError as e:
         yield broken(e)
     except Exception as e:
         logger.exception("the stream of run %s broke", run.id)
         yield broken(e)
+
+
+def _stopping() -> StateError:
+    return StateError("The server is shutting down; follow the run again.")
 
 
 class EventStream(Response):
@@ -170,7 +174,7 @@ class EventStream(Response):
                     reading.result()
                     return
                 if not piece and draining.done():
-                    yield broken(StateError("The server is shutting down; follow the run again."))
+                    yield broken(_stopping())
                     return
                 # A stream that is never silent is asked about as often as one that is.
                 if not piece or clock.monotonic() - asked_s >= KEEP_ALIVE_S:
