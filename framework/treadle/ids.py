@@ -19,6 +19,7 @@ _TAIL = 62**16
 
 KINDS = {
     "asst": "assistant",
+    "wf": "workflow",
     "thread": "thread",
     "msg": "message",
     "run": "run",

@@ -181,6 +181,20 @@ class Limits(Record):
 ToolChoice = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+class Budget(Record):
+    """What a child run may use, below what its own limits allow."""
+
+    max_steps: int | None = Field(default=None, ge=1, description="Steps of the child run.")
+    max_tool_calls: int | None = Field(default=None, ge=0, description="Tool calls of the child run.")
+    max_model_calls: int | None = Field(default=None, ge=1, description="Model calls of the child run.")
+    max_output_bytes: int | None = Field(
+        default=None, ge=1, description="Bytes that the tools of the child run give, all together."
+    )
+    max_tokens: int | None = Field(default=None, ge=1, description="Tokens sent and written.")
+    max_cost_usd: float | None = Field(default=None, ge=0, description="Money, by the model's `price`.")
+    timeout: Duration | None = Field(default=None, description="Time spent walking; waiting does not count.")
+
+
 class AgentSpec(Record):
     """The agent document, as it was declared; what an agent's version is made of."""
 

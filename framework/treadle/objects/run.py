@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from treadle.objects.agent import OutputSpec, ThreadSpec
+from treadle.objects.agent import Budget, OutputSpec, ThreadSpec
 from treadle.objects.message import ToolCall
 from treadle.objects.record import Metadata, Record
 from treadle.objects.tool import ToolSpec
@@ -61,6 +61,7 @@ class RunOverrides(Record):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     tool_resources: dict[str, Any] | None = None
+    limits: Budget | None = None
 
     def output_of(self, agents: OutputSpec | None) -> OutputSpec | None:
         """Give the shape of the answer, None for plain text; `agents` is the agent's own."""
@@ -69,24 +70,59 @@ class RunOverrides(Record):
         return None if self.output == "text" else self.output
 
 
+class Question(Record):
+    """What a node asks a person.
+
+    Shapes: `form` is the JSON Schema of the answer, `value` what the person makes changes to. Units: `until_ms` Unix
+    milliseconds, when the question does not stand any more.
+    """
+
+    kind: Literal["approval", "choice", "input", "edit"]
+    ask: str
+    choices: tuple[str, ...] = ()
+    form: dict[str, Any] | None = None
+    value: Any = None
+    assignees: tuple[str, ...] = ()
+    until_ms: int | None = None
+
+
+class Answer(Record):
+    """What a person answered, once; the result of the node that asked.
+
+    Shapes: `decision` of an approval is approve or reject; `choice` is one of the choices; `value` is what fits the form.
+    Units: `at` Unix seconds.
+    """
+
+    decision: Literal["approve", "reject"] | None = None
+    choice: str | None = None
+    value: Any = None
+    comment: str | None = None
+    by: str = ""
+    at: int
+
+
 class PendingCall(Record):
     """A call that waits: the row that asked, and the place of the call in it.
 
     Shapes: `action` says for what: for the `output` of a client's function, for a person's `approval`, or for a
     person who knows what became of a call whose outcome is `unknown`. `question` is what the person is asked,
-    `digest` names exactly what would run; `arguments` are what a person made of the model's. Units: `until_ms` Unix milliseconds, when `default` is decided.
+    `digest` names exactly what would run; `arguments` are what a person made of the model's. With the action `answer` a node of
+    a workflow asks a person: `asks` has the whole question. `run_id` is the child run whose call
+    it is, None for the run's own. Units: `until_ms` Unix milliseconds, when `default` is decided.
     """
 
     path: str
     reply_seq: int
     call_index: int
-    action: Literal["output", "approval", "unknown"] = "output"
+    action: Literal["output", "approval", "unknown", "answer"] = "output"
     digest: str | None = None
     question: str | None = None
     until_ms: int | None = None
     default: Literal["approve", "reject"] = "reject"
     arguments: str | None = None
+    run_id: str | None = None
     call: ToolCall | None = None
+    asks: Question | None = None
 
 
 class Run(Record):
@@ -141,4 +177,11 @@ class Run(Record):
         """Give the calls that wait for a person; empty in every status but requires_action."""
         if self.status != "requires_action":
             return ()
-        return tuple(p for p in self.pending if p.action != "output")
+        return tuple(p for p in self.pending if p.action in ("approval", "unknown"))
+
+    @property
+    def required_answers(self) -> tuple[PendingCall, ...]:
+        """Give the questions of nodes that wait for a person; empty in every status but requires_action."""
+        if self.status != "requires_action":
+            return ()
+        return tuple(p for p in self.pending if p.action == "answer")

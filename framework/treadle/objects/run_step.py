@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from treadle.objects.record import Record
-from treadle.objects.run import RunError, Usage
+from treadle.objects.run import Question, RunError, Usage
 
 StepKind = Literal[
     "model_call", "tool_call", "append_message", "assign", "pause", "wait", "child_run", "function", "frame"
@@ -42,13 +42,27 @@ class Decision(Record):
     digest: str | None = None
 
 
+class Used(Record):
+    """What a child run used, its own children included."""
+
+    steps: int = 0
+    tool_calls: int = 0
+    model_calls: int = 0
+    cost_usd: float = 0.0
+
+
 class Step(Record):
     """A step of a run's journal; it refers to messages by position and never copies them.
 
     A step's identity is (run, path, attempt). `n` is its place in the journal, `cause` the path of the step
     that made it ready. A model call has the `message_seq` of the reply; a tool call has the row that asked
     (`reply_seq`, `call_index`) and the `message_seq` of its result. `edge` is the label of the edge that was
-    taken, `fan` how many steps the successor expands to.
+    taken, `fan` how many steps the successor expands to: the items of a map, the number of the round of a loop.
+
+    A step of a workflow has its `result`, and the `writes` that it makes to the state, by key; `child` is the id of the run
+    that it waits for, or had; `used` is what that run used, beside its tokens. `question` is what a person is asked. `wake_ms` is when a
+    timer, or a pause before the next attempt, is over. `kept` names the step of an earlier run whose result this is:
+    it was not executed again.
 
     Wire: a model call and its tool calls read as the run steps message_creation and tool_calls.
     """
@@ -81,6 +95,15 @@ class Step(Record):
     asked: Asked | None = None
     decision: Decision | None = None
     """What a person decided on the call; `asked` is what they were asked."""
+    result: Any = None
+    writes: dict[str, Any] | None = None
+    child: str | None = None
+    used: Used | None = None
+    question: Question | None = None
+    wake_ms: int | None = None
+    key: str | None = None
+    """The idempotency key that the node asked for."""
+    kept: str | None = None
     full_output: str | None = None
     """The digest of the blob that has the whole output, where the stored result is cut."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from treadle.objects.agent import InputSpec, Limits, ModelSpec, OutputSpec
+from treadle.objects.agent import Budget, InputSpec, Limits, ModelSpec, OutputSpec
 from treadle.objects.record import Duration, JsonSchema, Metadata, Name, Record
 from treadle.objects.tool import Effect, FunctionTool, Retry, RetryOn, ToolSpec
 
@@ -80,20 +80,6 @@ class Cache(Record):
 
     key: str = Field(min_length=1, description="A template: what the result depends on.")
     ttl: Duration = Field(description="How long a result is taken again.")
-
-
-class Budget(Record):
-    """What a child run may use, below what its own limits allow."""
-
-    max_steps: int | None = Field(default=None, ge=1, description="Steps of the child run.")
-    max_tool_calls: int | None = Field(default=None, ge=0, description="Tool calls of the child run.")
-    max_model_calls: int | None = Field(default=None, ge=1, description="Model calls of the child run.")
-    max_output_bytes: int | None = Field(
-        default=None, ge=1, description="Bytes that the tools of the child run give, all together."
-    )
-    max_tokens: int | None = Field(default=None, ge=1, description="Tokens sent and written.")
-    max_cost_usd: float | None = Field(default=None, ge=0, description="Money, by the model's `price`.")
-    timeout: Duration | None = Field(default=None, description="Time spent walking; waiting does not count.")
 
 
 class WorkflowLimits(Limits):

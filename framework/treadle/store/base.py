@@ -27,11 +27,12 @@ from treadle.objects.run import Run
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
+from treadle.objects.workflow import Workflow
 from treadle.store.base_files import FileRecord, FileStore
 
 Order = Literal["asc", "desc"]
-Noun = Agent | Thread | Message | Run
-T = TypeVar("T", Agent, Thread, Message, Run)
+Noun = Agent | Workflow | Thread | Message | Run
+T = TypeVar("T", Agent, Workflow, Thread, Message, Run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,18 @@ class Blob:
     content: bytes
 
 
-Stored = Noun | Graph | Blob | FileRecord
+class Cached(NamedTuple):
+    """A result that is taken again where the same is asked for.
+
+    Shapes: `key` names what the result depends on; `result` is JSON text. Units: `until_ms` Unix milliseconds.
+    """
+
+    key: str
+    result: str
+    until_ms: int
+
+
+Stored = Noun | Graph | Blob | FileRecord | Cached
 """What one call can keep."""
 
 Value = None | int | float | str | bytes
@@ -85,7 +97,10 @@ class Checkpoint(NamedTuple):
     only with a move. `messages` carry the `seq` that the writer gave them. A step that has ended is its own
     event, and so is the run's end; `events` are those beside them, and all get their numbers here: what came `before`
     first, then the steps', and the end last. `statements` are tools' writes to tables of their own. `claim_by` takes the run for a walker, after a move to `queued`. `is_followed` asks
-    for the events in return. `request` is what a client asked for with it.
+    for the events in return. `request` is what a client asked for with it. `inserts` are records that are made with it, as
+    `Store.insert` makes them, and runs among them are claimed for `insert_by`. With `releases` the run goes on to be in progress, or being
+    cancelled, and nobody holds it: `wake_ms` among the changes says when somebody should. `also` are the checkpoints of other runs: all of them are
+    written, or none.
     """
 
     run: Run
@@ -101,17 +116,24 @@ class Checkpoint(NamedTuple):
     statements: Sequence[Statement] = ()
     request: Request | None = None
     before: Sequence[Event] = ()
+    inserts: Sequence[Stored] = ()
+    insert_by: Walker | None = None
+    releases: bool = False
+    also: Sequence[Checkpoint] = ()
 
 
 class Committed(NamedTuple):
     """What a checkpoint left behind: the run as it is now, and the events with their numbers, if asked for.
 
-    Shapes: `promoted` is the id of the run whose turn it became.
+    Shapes: `promoted` is the id of the run whose turn it became. `inserted` and `also` are what became of the checkpoint's, in
+    their order.
     """
 
     run: Run
     events: tuple[Event, ...]
     promoted: str | None = None
+    inserted: tuple[Stored, ...] = ()
+    also: tuple[Committed, ...] = ()
 
 
 class Due(NamedTuple):
@@ -203,6 +225,21 @@ class Store(Protocol):
 
     async def agent_named(self, tenant: str, name: str) -> Agent | None:
         """Give the agent of a file by its name."""
+        ...
+
+    async def workflow_named(self, tenant: str, name: str) -> Workflow | None:
+        """Give the workflow of a file by its name."""
+        ...
+
+    async def children(self, tenant: str, run_id: str) -> list[Run]:
+        """Give the child runs of a run in the order they were made, those that have ended among them.
+
+        Errors: NotFound.
+        """
+        ...
+
+    async def cached(self, tenant: str, key: str, *, now_ms: int) -> str | None:
+        """Give the result that is kept under a key, as JSON text; None where there is none, or its time is over."""
         ...
 
     async def list(
