@@ -43,7 +43,7 @@ class Outcome:
     """What a call gave: the text for the model, and what it says about the call.
 
     Shapes: `code` is set where the call failed; `whole` is the full text where `text` is cut. `statements` are
-    to be written with the result.
+    to be written with the result. `is_json` says that the whole text is the JSON of a value that was no text.
     """
 
     text: str
@@ -51,6 +51,7 @@ class Outcome:
     message: str | None = None
     whole: str | None = None
     statements: Sequence[Statement] = ()
+    is_json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +234,12 @@ def render(name: str, value: Any) -> Outcome:
     if isinstance(value, str):
         return Outcome(clean(value))
     try:
-        return Outcome(clean(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)))
+        text = clean(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False))
     except Exception as e:  # noqa: BLE001 - a value's own methods may raise anything
         return failure(
             "tool_error", f"{name} gave a {type(value).__name__} that is not JSON: {_words(e)[:200]}"
         )
+    return Outcome(text, is_json=True)
 
 
 def _plain(value: Any) -> Any:
