@@ -325,8 +325,11 @@ class Store(Protocol):
         """
         ...
 
-    async def delete(self, tenant: str, record: Agent | Thread | Message, *, now_ms: int) -> None:
-        """Remove an agent from sight, a thread with all that is in it, or the content of a message.
+    async def delete(self, tenant: str, record: Agent | Workflow | Thread | Message, *, now_ms: int) -> None:
+        """Remove an agent or a workflow from sight, a thread with all that is in it, or the content of a message.
+
+        Shapes: the rows that forks of a thread begin with stay for them, and go with the last of them. A message has one
+        content: once that is removed, no thread that shares the message has it any more.
 
         Errors: NotFound; ThreadBusy while a run is active.
         """

@@ -7,8 +7,10 @@ equals its default. No column repeats what `body` has.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -20,9 +22,10 @@ from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.key import Key
 from treadle.objects.message import Message, ToolCall
-from treadle.objects.run import PendingCall, Run, Usage
-from treadle.objects.run_step import Step
+from treadle.objects.run import PendingCall, Question, Run, Usage
+from treadle.objects.run_step import Step, Used
 from treadle.objects.thread import Thread
+from treadle.objects.workflow import Workflow, WorkflowSpec
 
 Row = Sequence[Any]
 
@@ -36,17 +39,30 @@ def dump_body(body: dict[str, Any]) -> str | None:
 
     Errors: StateError for what JSON cannot say.
     """
-    if not body:
-        return None
+    return _json(body).decode() if body else None
+
+
+def _json(value: Any) -> bytes:
     try:
-        text = to_json(body)
+        text = to_json(value)
         if b"NaN" in text or b"Infinity" in text:
-            json.dumps(body, allow_nan=False, default=str)  # Finds out whether they are numbers or words.
-        return text.decode()
+            json.dumps(value, allow_nan=False, default=str)  # Finds out whether they are numbers or words.
     except (ValueError, TypeError) as e:
         raise StateError(
             f"a value cannot be stored: {str(e)[:200]}", hint="store texts, numbers and plain JSON"
         ) from e
+    return text
+
+
+def spec(record: Agent | Workflow) -> str:
+    """Give the document of an agent or a workflow, without what equals its default; `agent` and `workflow` read it.
+
+    Invariant: the nodes of a workflow keep their order, which decides ties of a run.
+    """
+    if isinstance(record, Agent):
+        return record.spec.canonical()
+    body = record.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False)
 
 
 def agent(tenant: str, row: Row) -> Agent:
@@ -59,6 +75,19 @@ def agent(tenant: str, row: Row) -> Agent:
         origin=row[3],
         created_ms=row[4],
         spec=AgentSpec.model_validate_json(row[5]),
+    )
+
+
+def workflow(tenant: str, row: Row) -> Workflow:
+    """Read a workflow: id, version, name, origin, created_ms, spec."""
+    return Workflow(
+        id=row[0],
+        tenant=tenant,
+        version=row[1],
+        name=row[2],
+        origin=row[3],
+        created_ms=row[4],
+        spec=WorkflowSpec.model_validate_json(row[5]),
     )
 
 
@@ -196,11 +225,13 @@ _PENDING = (
     "until_ms",
     "default",
     "arguments",
+    "run_id",
 )
 
 
 def _pending(call: PendingCall) -> list[Any]:
-    most = 3 if call.action == "output" and call.arguments is None else len(_PENDING)
+    is_short = call.action == "output" and call.arguments is None and call.run_id is None
+    most = 3 if is_short else len(_PENDING)
     return [getattr(call, name) for name in _PENDING[:most]]
 
 
@@ -258,8 +289,24 @@ def run(tenant: str, row: Row) -> Run:
     return Run(**values) if "overrides" in body or "last_error" in body else Run.trusted(values)
 
 
-def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ...]:
-    """Give the columns of the query `put_step`."""
+def large_parts(step: Step, most: int) -> dict[str, bytes]:
+    """Give what a step has that is too large for its row, as JSON by the name of its field.
+
+    Units: `most` bytes of one field.
+    """
+    found = {
+        name: _json(value) for name in ("result", "writes") if (value := getattr(step, name)) is not None
+    }
+    return {name: text for name, text in found.items() if len(text) > most}
+
+
+def step_values(
+    step: Step, run_no: int, event_seq: int | None, blobs: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Any, ...]:
+    """Give the columns of the query `put_step`, the body last.
+
+    Shapes: `blobs` has the digests of the fields that are kept elsewhere.
+    """
     usage = step.usage
     body: dict[str, Any] = {}
     if step.last_error:
@@ -274,6 +321,15 @@ def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ..
         body["decision"] = step.decision.model_dump(exclude_defaults=True)
     if usage and usage.estimated:
         body["estimated"] = True
+    for name in _STEP_BODY:
+        if (value := getattr(step, name)) is not None:
+            body[name] = value
+    if step.question:
+        body["question"] = step.question.model_dump(mode="json", exclude_defaults=True)
+    if step.used:
+        body["used"] = step.used.model_dump(exclude_defaults=True)
+    if blobs:
+        body = {name: value for name, value in body.items() if name not in blobs} | {"blobs": blobs}
     return (
         run_no << SEQ_BITS | step.n,
         step.tenant,
@@ -299,9 +355,34 @@ def step_values(step: Step, run_no: int, event_seq: int | None) -> tuple[Any, ..
     )
 
 
-def step(tenant: str, run_id: str, row: Row) -> Step:
-    """Read a step: the columns of the query `steps_of_run`."""
+_STEP_BODY = ("result", "writes", "child", "wake_ms", "key", "kept")
+"""What a step of a workflow has in its body as it is."""
+_PLACES = re.compile(r"#\d+(?:\[\d+\])?")
+_MARKS = re.compile(r"/(?:\d+|end)$")
+
+
+def node_of(path: str) -> str:
+    """Give the node of a step's path: without visits, items and rounds, and the mark of what the step is of it."""
+    node, _, rest = path.partition("#")
+    if "#" not in rest:
+        return node
+    return _MARKS.sub("", _PLACES.sub("", path))
+
+
+def step(tenant: str, run_id: str, row: Row, blob: Callable[[str], bytes] | None = None) -> Step:
+    """Read a step: the columns of the query `steps_of_run`.
+
+    Shapes: `blob` reads what is kept elsewhere; without it that is left out.
+    """
     body: dict[str, Any] = _loads(row[19]) if row[19] else {}
+    if "blobs" in body:
+        elsewhere: dict[str, str] = body.pop("blobs")
+        if blob is not None:
+            body |= {name: _loads(blob(digest)) for name, digest in elsewhere.items()}
+    if "question" in body:
+        body["question"] = Question.model_validate(body["question"])
+    if "used" in body:
+        body["used"] = Used.trusted(body["used"])
     estimated = body.pop("estimated", False)
     if row[15] is not None:
         body["usage"] = Usage(prompt_tokens=row[15], completion_tokens=row[16], estimated=estimated)
@@ -310,7 +391,7 @@ def step(tenant: str, run_id: str, row: Row) -> Step:
         "tenant": tenant,
         "n": row[0],
         "path": row[1],
-        "node": row[1].partition("#")[0],
+        "node": node_of(row[1]),
         "attempt": row[2],
         "kind": row[3],
         "status": row[4],

@@ -44,9 +44,11 @@ from treadle.objects.run import Run, RunStatus, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
+from treadle.objects.workflow import Workflow
 from treadle.store import rows, statements
 from treadle.store.base import (
     Blob,
+    Cached,
     Checkpoint,
     Committed,
     Due,
@@ -484,14 +486,16 @@ class SqliteStore:
                 self._insert_request(tenant, request, _id_of(stored[-1]))
             return stored
 
+        return await self._write_made(work, made)
+
+    async def _write_made(self, work: Callable[[], R], made: Sequence[tuple[str, str]]) -> R:
+        """Write, and forget the numbers of the runs that were made where all of it was rolled back."""
         try:
-            stored = await self._write(work)
+            return await self._write(work)
         except BaseException:
-            # The numbers belong to rows that were rolled back.
             for key in made:
                 self._walked.discard(self._runs.pop(key, (0, 0))[0])
             raise
-        return stored
 
     async def asked(self, tenant: str, request: Request) -> None:
         """Raise Repeated where the same was asked under that key before."""
@@ -533,8 +537,11 @@ class SqliteStore:
                 )
                 threads[record.id] = self._writer.last_insert_rowid()
                 return record
-            case Agent():
+            case Agent() | Workflow():
                 self._insert_agent(tenant, record)
+                return record
+            case Cached():
+                cursor.execute(sql["put_result"], (tenant, *record))
                 return record
             case Graph():
                 cursor.execute(sql["insert_graph"], (tenant, record.digest, record.text))
@@ -546,25 +553,26 @@ class SqliteStore:
                 self.files.insert(tenant, record)
                 return record
 
-    def _insert_agent(self, tenant: str, agent: Agent) -> None:
+    def _insert_agent(self, tenant: str, agent: Agent | Workflow) -> None:
         cursor, sql = self._cursor, self._sql
-        spec = agent.spec.canonical()
+        kind = _kind(type(agent))
         if agent.version == 1:
             cursor.execute(
                 sql["insert_agent"],
-                (tenant, agent.id, agent.version, agent.name, agent.origin, agent.created_ms),
+                (tenant, kind, agent.id, agent.version, agent.name, agent.origin, agent.created_ms),
             )
         else:
             cursor.execute(
-                sql["advance_agent"], (agent.version, agent.name, tenant, agent.id, agent.version - 1)
+                sql["advance_agent"], (agent.version, agent.name, tenant, kind, agent.id, agent.version - 1)
             )
             if not self._writer.changes():
                 raise Conflict(
-                    f"agent '{agent.id}' is not at version {agent.version - 1} any more", hint="read it again"
+                    f"{kind} '{agent.id}' is not at version {agent.version - 1} any more",
+                    hint="read it again",
                 )
         cursor.execute(
             sql["insert_agent_version"],
-            (tenant, agent.id, agent.version, agent.spec.digest, agent.created_ms, spec),
+            (tenant, agent.id, agent.version, agent.spec.digest, agent.created_ms, rows.spec(agent)),
         )
 
     def _insert_message(self, tenant: str, thread_no: int, record: Message, *, run_no: int | None) -> Message:
@@ -631,7 +639,7 @@ class SqliteStore:
         self._walked.add(no)
         changes = {
             "status": "in_progress", "rev": run.rev + 1, "fence": run.fence + 1, "walker": claim_by.id,
-            "started_ms": run.created_ms, "first_seq": first_seq,
+            "started_ms": run.created_ms, "first_seq": first_seq, "wake_ms": None,
         }  # fmt: skip
         run = run.model_copy(update=changes)
         self._last[no] = (run.rev, born)
@@ -775,6 +783,7 @@ class SqliteStore:
         def work() -> list[tuple[str, str]]:
             self._cursor.execute(self._sql["forget_walkers"])
             self._cursor.execute(self._sql["forget_requests"], (asked_before_ms,))
+            self._cursor.execute(self._sql["forget_results"], (now_ms,))
             return self.files.delete_expired(now_ms)
 
         await self.files.sweep(await self._write(work), left_before_ms=asked_before_ms)
@@ -905,12 +914,8 @@ class SqliteStore:
     async def get(self, cls: type[T], tenant: str, id_: str, *, version: int | None = None) -> T:
         """Give one object; agents at their newest version unless one is named."""
         found: Any = None
-        if cls is Agent and version is not None:
-            row = self._read_one("get_agent_version", (tenant, id_, version))
-            found = rows.agent(tenant, row) if row else None
-        elif cls is Agent:
-            row = self._read_one("get_agent", (tenant, id_))
-            found = rows.agent(tenant, row) if row else None
+        if cls is Agent or cls is Workflow:
+            found = self._agent(_kind(cls), tenant, id_, version)
         elif cls is Thread:
             row = self._read_one("get_thread", (tenant, id_))
             found = rows.thread(tenant, row) if row else None
@@ -922,6 +927,14 @@ class SqliteStore:
         if found is None:
             raise NotFound(cls.__name__.lower(), id_)
         return cast("T", found)
+
+    def _agent(self, kind: str, tenant: str, id_: str, version: int | None) -> Agent | Workflow | None:
+        row = (
+            self._read_one("get_agent", (tenant, kind, id_))
+            if version is None
+            else self._read_one("get_agent_version", (tenant, kind, id_, version))
+        )
+        return _READERS[kind](tenant, row) if row else None
 
     def _message_at(self, tenant: str, id_: str) -> Message | None:
         queued = self._queued(tenant, id_)
@@ -959,15 +972,33 @@ class SqliteStore:
 
     async def find(self, cls: type[T], tenant: str, prefix: str) -> list[str]:
         """Give up to three ids that begin with a text, newest first."""
-        query = {"Agent": "agents_by_prefix", "Thread": "threads_by_prefix", "Run": "runs_by_prefix"}[
-            cls.__name__
-        ]
-        return [cast("str", row[0]) for row in self._read(query, (tenant, prefix, prefix + _AFTER_ALL))]
+        bounds = (prefix, prefix + _AFTER_ALL)
+        if cls is Agent or cls is Workflow:
+            found = self._read("agents_by_prefix", (tenant, _kind(cls), *bounds))
+        else:
+            query = {"Thread": "threads_by_prefix", "Run": "runs_by_prefix"}[cls.__name__]
+            found = self._read(query, (tenant, *bounds))
+        return [cast("str", row[0]) for row in found]
 
     async def agent_named(self, tenant: str, name: str) -> Agent | None:
         """Give the agent of a file by its name."""
-        row = self._read_one("get_agent_by_name", (tenant, name))
+        row = self._read_one("get_agent_by_name", (tenant, "agent", name))
         return rows.agent(tenant, row) if row else None
+
+    async def workflow_named(self, tenant: str, name: str) -> Workflow | None:
+        """Give the workflow of a file by its name."""
+        row = self._read_one("get_agent_by_name", (tenant, "workflow", name))
+        return rows.workflow(tenant, row) if row else None
+
+    async def children(self, tenant: str, run_id: str) -> list[Run]:
+        """Give the child runs of a run in the order they were made."""
+        no, _ = self._run_no(tenant, run_id, self._reading())
+        return [rows.run(tenant, row) for row in self._read("children_of_run", (tenant, no))]
+
+    async def cached(self, tenant: str, key: str, *, now_ms: int) -> str | None:
+        """Give the result that is kept under a key, as JSON text; None where its time is over."""
+        row = self._read_one("get_result", (tenant, key, now_ms))
+        return cast("str", row[0]) if row else None
 
     async def list(
         self,
@@ -982,13 +1013,14 @@ class SqliteStore:
         run: str | None = None,
     ) -> list[T]:
         """Give a page of objects in the order they were made."""
-        if cls is Agent:
+        if cls is Agent or cls is Workflow:
+            kind = _kind(cls)
             for id_ in (after, before):
-                if id_ is not None and self._read_one("known_agent", (tenant, id_)) is None:
+                if id_ is not None and self._read_one("known_agent", (tenant, kind, id_)) is None:
                     return []
             low, high = _span(after, before, order, "", _AFTER_ALL)
-            found = self._read(f"list_agents_{order}", (tenant, low, high, limit))
-            return cast("list[T]", [rows.agent(tenant, row) for row in found])
+            found = self._read(f"list_agents_{order}", (tenant, kind, low, high, limit))
+            return cast("list[T]", [_READERS[kind](tenant, row) for row in found])
         if cls is Thread:
             low, high = self._numbers("number_of_thread", tenant, after, before, order)
             found = self._read(f"list_threads_{order}", (tenant, low, high, limit))
@@ -1079,7 +1111,9 @@ class SqliteStore:
     async def steps(self, tenant: str, run_id: str, *, first: int = 0) -> list[Step]:
         """Give a run's journal in order, from the row whose `n` is `first` on."""
         no, _ = self._run_no(tenant, run_id, self._reading())
-        return [rows.step(tenant, run_id, row) for row in self._read("steps_of_run", (tenant, no, first))]
+        blob = partial(self._blob, tenant)
+        found = self._read("steps_of_run", (tenant, no, first))
+        return [rows.step(tenant, run_id, row, blob) for row in found]
 
     async def graph(self, tenant: str, digest: str) -> str:
         """Give the canonical text of a step graph."""
@@ -1142,16 +1176,17 @@ class SqliteStore:
 
         await self._write(work)
 
-    async def delete(self, tenant: str, record: Agent | Thread | Message, *, now_ms: int) -> None:
-        """Remove an agent from sight, a thread with all that is in it, or the content of a message."""
+    async def delete(self, tenant: str, record: Agent | Workflow | Thread | Message, *, now_ms: int) -> None:
+        """Remove an agent or a workflow from sight, a thread with all that is in it, or a message's content."""
         if isinstance(record, Message):
             await self._write(lambda: self._delete_message(tenant, record))
             return
 
         def agent() -> None:
-            self._cursor.execute(self._sql["delete_agent"], (now_ms, tenant, record.id))
+            kind = _kind(type(record))
+            self._cursor.execute(self._sql["delete_agent"], (now_ms, tenant, kind, record.id))
             if not self._writer.changes():
-                raise NotFound("agent", record.id)
+                raise NotFound(kind, record.id)
 
         def thread() -> None:
             cursor, sql = self._cursor, self._sql
@@ -1174,7 +1209,7 @@ class SqliteStore:
                 cursor.execute(sql["delete_run_steps"], (run_no,))
             cursor.execute(sql["delete_thread_runs"], (tenant, no))
 
-        if isinstance(record, Agent):
+        if isinstance(record, (Agent, Workflow)):
             await self._write(agent)
             return
         await self._write(thread)
@@ -1247,9 +1282,14 @@ class SqliteStore:
 
     async def commit(self, checkpoint: Checkpoint) -> Committed:
         """Write a checkpoint, if the run still is as the writer knew it."""
-        return await self._write(lambda: self._commit(checkpoint))
+        if not checkpoint.inserts and not checkpoint.also:
+            return await self._write(lambda: self._commit(checkpoint, []))
+        made: list[tuple[str, str]] = []
+        for one in (checkpoint, *checkpoint.also):
+            self._prepare_files(one.run.tenant, one.inserts)
+        return await self._write_made(lambda: self._commit(checkpoint, made), made)
 
-    def _commit(self, cp: Checkpoint) -> Committed:
+    def _commit(self, cp: Checkpoint, made: list[tuple[str, str]]) -> Committed:
         cursor, run = self._cursor, cp.run
         tenant = run.tenant
         if cp.request is not None:
@@ -1274,6 +1314,10 @@ class SqliteStore:
             self._insert_blob(tenant, blob)
         for message in cp.messages:
             self._insert_message(tenant, thread_no, message, run_no=no)
+        inserted: tuple[Stored, ...] = ()
+        if cp.inserts:
+            threads: dict[str, int] = {}
+            inserted = tuple(self._insert_one(tenant, r, cp.insert_by, made, threads) for r in cp.inserts)
         events: list[Event] = []
         last = self._last_event(tenant, no, run.rev)
         for event in cp.before:
@@ -1291,7 +1335,7 @@ class SqliteStore:
                 name = partial(rows.message_id, tenant, thread_no, run.thread_id)
                 events += rows.step_events(ended, name)
         more = cp.events
-        if cp.status is not None:
+        if cp.status is not None or cp.releases:
             run, claimed = self._move(cp, no)
             more = (*more, *claimed)
         for event in more:
@@ -1306,21 +1350,38 @@ class SqliteStore:
                 self._cursor.execute(self._sql["leave_line"], (no,))
             elif run.parent_id is None:
                 promoted = self._advance_line(tenant, thread_no, run.thread_id)
-        return Committed(run, tuple(events), promoted)
+        also = tuple(self._commit(other, made) for other in cp.also) if cp.also else ()
+        return Committed(run, tuple(events), promoted, inserted, also)
 
     def _put_step(self, step: Step, run_no: int, event: int | None) -> None:
-        self._cursor.execute(self._sql["put_step"], rows.step_values(step, run_no, event))
+        values = rows.step_values(step, run_no, event)
+        body: str | None = values[-1]
+        if body is not None and len(body) > LARGE_BYTES // 4:
+            blobs: dict[str, str] = {}
+            for name, content in rows.large_parts(step, LARGE_BYTES).items():
+                blobs[name] = hashlib.sha256(content).hexdigest()
+                self._insert_blob(step.tenant, Blob(blobs[name], content))
+            values = rows.step_values(step, run_no, event, blobs)
+        self._cursor.execute(self._sql["put_step"], values)
         if not self._writer.changes():
             raise Conflict(f"place {step.n} of the journal of run {step.run_id} is taken by another step")
 
     def _move(self, cp: Checkpoint, no: int) -> tuple[Run, tuple[Event, ...]]:
-        """Move a run to its next status, and claim it there where that was asked."""
+        """Move a run to its next status, or let it rest, and claim it there where that was asked."""
         old = cp.run
-        status = cast("RunStatus", cp.status)
+        status = cast("RunStatus", cp.status or old.status)
+        is_walked = status in ("in_progress", "cancelling")
+        if cp.releases and not is_walked:
+            raise StateError(
+                f"run {old.id} is {status}, where nobody walks it: it cannot be released",
+                hint="release a run that is in progress or being cancelled",
+                status=status,
+                event="commit",
+            )
         # A run that is being cancelled is still its walker's, until that has stopped.
-        walker = old.walker if status in ("in_progress", "cancelling") else None
+        walker = old.walker if is_walked and not cp.releases else None
         new = old.model_copy(update={**cp.changes, "status": status, "rev": old.rev + 1, "walker": walker})
-        if status != "in_progress":
+        if status != "in_progress" or cp.releases:
             self._walked.discard(no)
         usage: Usage | None = new.usage
         self._cursor.execute(
@@ -1340,6 +1401,7 @@ class SqliteStore:
         self._walked.add(no)
         changes = {
             "status": "in_progress", "rev": new.rev + 1, "fence": new.fence + 1, "walker": cp.claim_by.id,
+            "wake_ms": None,
         }  # fmt: skip
         return new.model_copy(update=changes), (Event(old.id, "thread.run.in_progress", old.id),)
 
@@ -1461,7 +1523,19 @@ class _Locked(Exception):
 
 
 def _id_of(record: Stored) -> str:
-    return record.digest if isinstance(record, (Graph, Blob)) else record.id
+    if isinstance(record, (Graph, Blob)):
+        return record.digest
+    return record.key if isinstance(record, Cached) else record.id
+
+
+_READERS: dict[str, Callable[[str, rows.Row], Agent | Workflow]] = {
+    "agent": rows.agent,
+    "workflow": rows.workflow,
+}
+
+
+def _kind(cls: type[Any]) -> Literal["agent", "workflow"]:
+    return "workflow" if cls is Workflow else "agent"
 
 
 def _repeated(request: Request, found: tuple[Any, ...]) -> Conflict:

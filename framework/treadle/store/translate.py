@@ -72,8 +72,8 @@ def translate(error: BaseException, name: str) -> BaseException:
             return _TRIGGERS[kind](message)
         if "runs.tenant, runs.thread" in text or "runs_active" in text:
             return ThreadBusy("the thread has an active run")
-        if "agents.tenant, agents.name" in text or "agents_named" in text:
-            return Conflict("an agent of that name exists")
+        if "agents.tenant, agents.kind, agents.name" in text or "agents_named" in text:
+            return Conflict("an agent or a workflow of that name exists")
         if "messages.pos" in text:
             return Conflict("another writer appended to the thread")
         return Conflict(f"the store refused a row: {text}")

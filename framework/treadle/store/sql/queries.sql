@@ -1,48 +1,48 @@
 -- name: insert_agent
--- A new agent, at its first version.
-INSERT INTO agents (tenant, id, version, name, origin, created_ms) VALUES (?, ?, ?, ?, ?, ?);
+-- A new agent or workflow, at its first version.
+INSERT INTO agents (tenant, kind, id, version, name, origin, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_agent_version
 -- The content of one version; it never changes.
 INSERT INTO agent_versions (tenant, id, version, digest, created_ms, spec) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: advance_agent
--- Point an agent to its next version, if nobody else did.
-UPDATE agents SET version = ?, name = ? WHERE tenant = ? AND id = ? AND version = ? AND deleted_ms IS NULL;
+-- Point an agent or workflow to its next version, if nobody else did.
+UPDATE agents SET version = ?, name = ? WHERE tenant = ? AND kind = ? AND id = ? AND version = ? AND deleted_ms IS NULL;
 
 -- name: delete_agent
--- Hide an agent; its versions stay readable for the runs that used them.
-UPDATE agents SET deleted_ms = ? WHERE tenant = ? AND id = ? AND deleted_ms IS NULL;
+-- Hide an agent or workflow; its versions stay readable for the runs that used them.
+UPDATE agents SET deleted_ms = ? WHERE tenant = ? AND kind = ? AND id = ? AND deleted_ms IS NULL;
 
 -- name: get_agent
--- An agent at its newest version.
+-- An agent or workflow at its newest version.
 SELECT a.id, a.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id AND v.version = a.version
-WHERE a.tenant = ? AND a.id = ? AND a.deleted_ms IS NULL;
+WHERE a.tenant = ? AND a.kind = ? AND a.id = ? AND a.deleted_ms IS NULL;
 
 -- name: get_agent_by_name
--- An agent of a file, by its name.
+-- An agent or workflow of a file, by its name.
 SELECT a.id, a.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id AND v.version = a.version
-WHERE a.tenant = ? AND a.name = ? AND a.origin = 'file' AND a.deleted_ms IS NULL;
+WHERE a.tenant = ? AND a.kind = ? AND a.name = ? AND a.origin = 'file' AND a.deleted_ms IS NULL;
 
 -- name: get_agent_version
--- One version of an agent, deleted or not.
+-- One version of an agent or workflow, deleted or not.
 SELECT a.id, v.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
-WHERE a.tenant = ? AND a.id = ? AND v.version = ?;
+WHERE a.tenant = ? AND a.kind = ? AND a.id = ? AND v.version = ?;
 
 -- name: list_agents_asc
--- Agents from the oldest on, between two ids.
+-- Agents or workflows from the oldest on, between two ids.
 SELECT a.id, a.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id AND v.version = a.version
-WHERE a.tenant = ? AND a.id > ? AND a.id < ? AND a.deleted_ms IS NULL ORDER BY a.id ASC LIMIT ?;
+WHERE a.tenant = ? AND a.kind = ? AND a.id > ? AND a.id < ? AND a.deleted_ms IS NULL ORDER BY a.id ASC LIMIT ?;
 
 -- name: list_agents_desc
--- Agents from the newest on, between two ids.
+-- Agents or workflows from the newest on, between two ids.
 SELECT a.id, a.version, a.name, a.origin, a.created_ms, v.spec FROM agents a
 JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id AND v.version = a.version
-WHERE a.tenant = ? AND a.id > ? AND a.id < ? AND a.deleted_ms IS NULL ORDER BY a.id DESC LIMIT ?;
+WHERE a.tenant = ? AND a.kind = ? AND a.id > ? AND a.id < ? AND a.deleted_ms IS NULL ORDER BY a.id DESC LIMIT ?;
 
 -- name: insert_graph
 -- A step graph, once per digest.
@@ -165,7 +165,7 @@ SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, b
 FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' AND listed = 1 ORDER BY pos ASC LIMIT 1;
 
 -- name: insert_run
--- A new run of a graph that is there, and of a version of an agent that is not deleted.
+-- A new run of a graph that is there, and of a version of an agent or workflow that is not deleted.
 INSERT INTO runs (tenant, id, thread, parent, agent_id, agent_version, graph, status, rev, fence, walker, first_seq, born,
   created_ms, started_ms, ended_ms, expires_ms, wake_ms, walked_ms, prompt_tokens, completion_tokens, metadata, body, waits)
 SELECT ?1, ?2, ?3, ?4, ?5, ?6, g.no, ?8, ?9, ?10, NULL, ?11, ?12, ?13, NULL, NULL, ?14, ?15, ?16, NULL, NULL, ?17, ?18, ?19
@@ -226,6 +226,14 @@ SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev,
 FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
 WHERE r.tenant = ? AND r.thread = ? AND r.no > ? AND r.no < ? ORDER BY r.no DESC LIMIT ?;
 
+-- name: children_of_run
+-- The child runs of a run, in the order they were made.
+SELECT r.id, t.id, p.id, r.agent_id, r.agent_version, g.digest, r.status, r.rev, r.fence, r.walker, r.first_seq,
+  r.created_ms, r.started_ms, r.ended_ms, r.expires_ms, r.wake_ms, r.walked_ms, r.prompt_tokens, r.completion_tokens, r.metadata, r.body,
+  r.waits, r.deaths
+FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LEFT JOIN runs p ON p.no = r.parent
+WHERE r.tenant = ? AND r.parent = ? ORDER BY r.no;
+
 -- name: runs_by_prefix
 -- Runs whose id begins with a text, newest first.
 SELECT id FROM runs WHERE tenant = ? AND id >= ? AND id < ? ORDER BY id DESC LIMIT 3;
@@ -235,12 +243,12 @@ SELECT id FROM runs WHERE tenant = ? AND id >= ? AND id < ? ORDER BY id DESC LIM
 SELECT id FROM threads WHERE tenant = ? AND id >= ? AND id < ? ORDER BY id DESC LIMIT 3;
 
 -- name: known_agent
--- Whether an agent ever was, deleted or not.
-SELECT 1 FROM agents WHERE tenant = ? AND id = ?;
+-- Whether an agent or workflow ever was, deleted or not.
+SELECT 1 FROM agents WHERE tenant = ? AND kind = ? AND id = ?;
 
 -- name: agents_by_prefix
--- Agents whose id begins with a text, newest first.
-SELECT id FROM agents WHERE tenant = ? AND id >= ? AND id < ? AND deleted_ms IS NULL ORDER BY id DESC LIMIT 3;
+-- Agents or workflows whose id begins with a text, newest first.
+SELECT id FROM agents WHERE tenant = ? AND kind = ? AND id >= ? AND id < ? AND deleted_ms IS NULL ORDER BY id DESC LIMIT 3;
 
 -- name: head_of_run
 -- What a checkpoint must find: who holds the run, its status and its revision.
@@ -263,13 +271,15 @@ WHERE no = ? AND tenant = ? AND fence = ? AND status = ? AND rev = ?;
 UPDATE runs SET metadata = ? WHERE tenant = ? AND id = ?;
 
 -- name: claim_run
--- Take a queued run whose turn it is.
-UPDATE runs SET status = 'in_progress', rev = rev + 1, fence = fence + 1, walker = ?, started_ms = coalesce(started_ms, ?)
-WHERE no = ? AND tenant = ? AND status = 'queued' AND waits IS NULL;
+-- Take a queued run whose turn it is, or one that rests.
+UPDATE runs SET status = CASE status WHEN 'queued' THEN 'in_progress' ELSE status END, rev = rev + 1, fence = fence + 1, walker = ?,
+  started_ms = coalesce(started_ms, ?), wake_ms = NULL
+WHERE no = ? AND tenant = ?
+AND (status = 'queued' AND waits IS NULL OR status IN ('in_progress', 'cancelling') AND walker IS NULL);
 
 -- name: take_over_run
 -- Take a run whose walker was declared dead, or that this walker lost sight of; count who died at the same place.
-UPDATE runs SET rev = rev + 1, fence = fence + 1, walker = ?1,
+UPDATE runs SET rev = rev + 1, fence = fence + 1, walker = ?1, wake_ms = NULL,
   deaths = CASE WHEN stalled IS ?4 THEN deaths + 1 ELSE 1 END, stalled = ?4
 WHERE no = ?2 AND tenant = ?3 AND status IN ('in_progress', 'cancelling')
 AND (walker = ?1 OR NOT EXISTS (SELECT 1 FROM walkers w WHERE w.id = runs.walker AND NOT w.dead));
@@ -309,12 +319,14 @@ DELETE FROM walkers WHERE dead AND id NOT IN (
 SELECT id, host, boot, space, pid, beat, until_ms, dead FROM walkers;
 
 -- name: due_runs
--- Runs that need somebody, from a number on: expired, late, to be stopped, held by this walker, or to be walked.
+-- Runs that need somebody, from a number on: expired, late, to be stopped, held by this walker, or to be walked,
+-- because they wait for a walker, were left by theirs, or rested until now.
 SELECT r.no, r.tenant, r.id, r.status, r.walker IS ?1, r.walker IS NOT NULL AND w.id IS NULL,
   coalesce(r.expires_ms <= ?2, 0), r.rev, r.status = 'requires_action' AND coalesce(r.wake_ms <= ?2, 0)
 FROM runs r INDEXED BY runs_active LEFT JOIN walkers w ON w.id = r.walker AND NOT w.dead
 WHERE r.parent IS NULL AND r.waits IS NULL AND r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
-AND r.no > ?3 AND (r.walker IS NULL AND (?6 AND r.status = 'queued' OR r.expires_ms <= ?2 OR r.wake_ms <= ?2)
+AND r.no > ?3 AND (r.walker IS NULL AND (?6 AND r.status = 'queued' OR r.status = 'cancelling'
+    OR r.expires_ms <= ?2 OR r.wake_ms <= ?2 AND (?6 OR r.status = 'requires_action'))
   OR r.walker = ?1 AND (r.status = 'cancelling' OR ?5)
   OR r.walker IS NOT NULL AND w.id IS NULL AND (?6 OR r.status = 'cancelling' OR r.expires_ms <= ?2))
 ORDER BY r.no LIMIT ?4;
@@ -437,6 +449,19 @@ INSERT INTO blobs (tenant, digest, bytes, body) VALUES (?, ?, ?, ?) ON CONFLICT 
 -- name: get_blob
 -- A large text, or NULL where it is a file.
 SELECT body FROM blobs WHERE tenant = ? AND digest = ?;
+
+-- name: put_result
+-- A result that is taken again, in place of the one before it.
+INSERT INTO results (tenant, key, result, until_ms) VALUES (?, ?, ?, ?)
+ON CONFLICT (tenant, key) DO UPDATE SET result = excluded.result, until_ms = excluded.until_ms;
+
+-- name: get_result
+-- A result whose time is not over.
+SELECT result FROM results WHERE tenant = ? AND key = ? AND until_ms > ?;
+
+-- name: forget_results
+-- Results whose time is over.
+DELETE FROM results WHERE until_ms <= ?;
 
 -- name: insert_file
 -- A new file.
