@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Never
 
@@ -27,7 +28,7 @@ def prepare(context: StepContext) -> Intent | Effects:
         return Effects(edge="incomplete", message=row)
     if context.plan.output_schema is None:
         return Effects(message=row, output=row.text)
-    value, problem = structured(context, row.text or "")
+    value, problem = structured(row.text or "", context.plan.output_problems)
     if problem is None:
         return Effects(message=row, output=value)
     error = RunError(
@@ -36,13 +37,12 @@ def prepare(context: StepContext) -> Intent | Effects:
     return Effects(message=row, last_error=error, note=problem, ends=("failed", "invalid_output"))
 
 
-def structured(context: StepContext, text: str) -> tuple[Any, str | None]:
-    """Give the answer as JSON, and what is wrong with it."""
+def structured(text: str, check: Callable[[Any], list[str]] | None) -> tuple[Any, str | None]:
+    """Give an answer as JSON, and what is wrong with it."""
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as e:
         return None, f"it is not JSON: {e}"
-    check = context.plan.output_problems
     problems = check(value) if check else []
     return value, "; ".join(problems) or None
 
