@@ -13,10 +13,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Agent": "treadle.objects.agent",
     "AgentSpec": "treadle.objects.agent",
+    "END": "treadle.graph.nodes",
     "Event": "treadle.objects.event",
+    "Goto": "treadle.objects.goto",
     "Graph": "treadle.graph.builder",
     "Message": "treadle.objects.message",
     "Run": "treadle.objects.run",
+    "START": "treadle.graph.nodes",
     "Step": "treadle.objects.run_step",
     "StepGraph": "treadle.graph.nodes",
     "Thread": "treadle.objects.thread",
@@ -26,9 +29,12 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "END",
+    "START",
     "Agent",
     "AgentSpec",
     "Event",
+    "Goto",
     "Graph",
     "Message",
     "Run",
@@ -44,9 +50,10 @@ __all__ = [
 if TYPE_CHECKING:
     from treadle.errors import TreadleError
     from treadle.graph.builder import Graph
-    from treadle.graph.nodes import StepGraph
+    from treadle.graph.nodes import END, START, StepGraph
     from treadle.objects.agent import Agent, AgentSpec
     from treadle.objects.event import Event
+    from treadle.objects.goto import Goto
     from treadle.objects.message import Message
     from treadle.objects.run import Run
     from treadle.objects.run_step import Step

@@ -240,11 +240,11 @@ async def bench_process() -> None:
 async def bench_graphs() -> None:
     """Compile and walk a graph in memory."""
     from treadle.engine import scheduler
-    from treadle.graph.builder import Graph
+    from treadle.graph.low import StepGraphBuilder
     from treadle.objects.run_step import Step
 
     for n in (10, 100, 1000, 10_000):
-        graph = Graph("chain")
+        graph = StepGraphBuilder("chain")
         for i in range(n):
             graph.add_node(f"n{i}", kind="model_call")
         graph.add_path(["START", *(f"n{i}" for i in range(n)), "END"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeGuard
 
 from treadle.errors import ConfigurationError, DefinitionError, NotFound, Problem, Severity
 from treadle.objects.agent import AgentSpec
@@ -141,6 +141,9 @@ class Findings:
     position ever refers to a copy that an adapter made.
     """
 
+    is_built: ClassVar[bool] = False
+    """Whether the document was built in Python: there is no text then, and the cases of a switch are JSON already."""
+
     def __init__(self, source: Source, place: Place, moves: Mapping[KeyPath, KeyPath] | None = None) -> None:
         """Start without problems."""
         self.source = source
@@ -222,6 +225,10 @@ class Findings:
     def line_of(self, path: KeyPath) -> int:
         """Give the line of a path's key, for messages that point at a second place."""
         return self.source.position(self._stretch(path, "key")[0])[0]
+
+    def line_note(self, path: KeyPath) -> str:
+        """Give ` (line 12)`, as it stands behind a name that a message points at; empty where there is no text."""
+        return f" (line {self.line_of(path)})"
 
     def _stretch(self, path: KeyPath, at: At) -> tuple[int, int]:
         place = self.place

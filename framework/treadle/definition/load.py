@@ -18,6 +18,7 @@ from treadle.definition.document import (
     Document,
     Findings,
     Loaded,
+    Place,
     Source,
     Tree,
     is_mapping,
@@ -43,6 +44,7 @@ __all__ = [
     "Document",
     "Loaded",
     "Source",
+    "check_built",
     "find_agent",
     "find_project",
     "load",
@@ -161,6 +163,27 @@ def _load(
     )
 
 
+def check_built(
+    documents: Sequence[tuple[str | None, AgentSpec | Draft]],
+    *,
+    folder: Path,
+    project: ProjectSpec | None = None,
+) -> list[Problem]:
+    """Look at workflows that were built in Python, and at what they name, as at the documents of one file.
+
+    What is wrong with them joins the findings of their drafts; what is wrong with the files that they name is given.
+
+    Shapes: `documents` are what `#NAME` leads to, by name; `folder` is where the paths of files start.
+    """
+    found = find_project(folder)
+    root = found.parent if found else folder
+    loading = _Loading([], project=project, dialect=None)
+    for name, spec in documents:
+        loading.take_built(name, spec, folder=folder, root=root)
+    loading.follow()
+    return loading.away()
+
+
 class _Loading:
     """The documents of the files that were named and of those that they name, while they are read."""
 
@@ -203,6 +226,31 @@ class _Loading:
             dialect=named,
             draft=draft,
         )
+
+    def take_built(self, name: str | None, spec: AgentSpec | Draft, *, folder: Path, root: Path) -> None:
+        """Take what was built in Python, as a document of one file that lies in `folder`."""
+        draft = None if isinstance(spec, AgentSpec) else spec
+        source = Source(str(folder / "<built>"), "", root)
+        plain = spec if isinstance(spec, AgentSpec) else spec.spec
+        kind = "agent" if draft is None else "workflow"
+        findings = Findings(source, Place(0, 0)) if draft is None else draft.findings
+        self._read.append(
+            _Read(
+                source=source,
+                data={"kind": kind, "name": name},
+                line=1,
+                root=root,
+                findings=findings,
+                spec=plain,
+                dialect=None,
+                draft=draft,
+            )
+        )
+
+    def away(self) -> list[Problem]:
+        """Give the problems of the files that were read for what was built."""
+        of_files = (f for f in self._read if not (f.draft and f.findings.is_built))
+        return [*self.problems, *(p for f in of_files for p in f.findings.problems)]
 
     def follow(self) -> None:
         """Read the files that workflows name, and those that these name; look at what workflows mean together."""

@@ -343,9 +343,10 @@ def _twice(declared: Sequence[Any], findings: Findings) -> None:
         if not isinstance(name, str):
             continue
         if name in seen and not findings.is_full:
-            line = findings.line_of(("tools", seen[name], "name"))
+            first = ("tools", seen[name], "name")
             said = f"two tools are called '{short(name)}'"
-            findings.add("TR211", said, ("tools", n, "name"), hint=f"the first one is on line {line}")
+            hint = None if findings.is_built else f"the first one is on line {findings.line_of(first)}"
+            findings.add("TR211", said, ("tools", n, "name"), hint=hint)
         else:
             seen[name] = n
 

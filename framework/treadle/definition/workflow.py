@@ -445,6 +445,8 @@ class _Reader:
 
     def _cases(self, cases: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
         """Give the cases by the JSON text of their literals: the text of a document tells 0 from '0'."""
+        if self.findings.is_built:
+            return dict(cases)
         out: dict[str, Any] = {}
         place = self.findings.find(self.findings.original(path))[0]
         for key, target in cases.items():

@@ -212,7 +212,8 @@ class _Checks:
         while outer is not None and not body.is_single:
             if id_ in outer.nodes and not outer.is_single:
                 said = f"a node around this one is called '{id_}' too"
-                hint = f"the other one is on line {self.findings.line_of(outer.at(id_))}"
+                other = outer.at(id_)
+                hint = f"the other one is {self.findings.where(other)}{self.findings.line_note(other)}"
                 self.findings.add("TR224", said, body.at(id_), at="key", hint=hint)
                 return
             outer = outer.outer
@@ -467,14 +468,14 @@ class _Checks:
                 kind = declared.json_schema.get("type")
                 wanted = f" of type {kind}" if isinstance(kind, str) and declared.reduce == "replace" else ""
                 said = f"this value does not fit state.{key}{wanted}"
-                hint = f"it is declared on line {self.findings.line_of(('state', key))}"
+                hint = f"it is declared as state.{key}{self.findings.line_note(('state', key))}"
                 self.findings.add("TR219", said, (*path, *at), hint=hint)
 
     def _near_state(self, key: str) -> str | None:
         near = nearest(key, list(self.spec.state))
         if near is None:
             return suggest(key, list(self.spec.state))
-        return f"did you mean 'state.{near}' (line {self.findings.line_of(('state', near))})?"
+        return f"did you mean 'state.{near}'{self.findings.line_note(('state', near))}?"
 
 
 def _entered(id_: str, flow: Flow) -> set[str]:

@@ -161,8 +161,8 @@ class _Names:
             near = nearest(name, list(schemas))
             hint = suggest(name, list(schemas))
             if near:
-                line = self.findings.line_of((read.root, near))
-                hint = f"did you mean '{read.root}.{near}' (line {line})?"
+                line = self.findings.line_note((read.root, near))
+                hint = f"did you mean '{read.root}.{near}'{line}?"
             shown = f"{read.root}.{name}"
             self._report(read._replace(text=shown), place, f"'{shown}' is not declared", hint=hint)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from treadle.graph.builder import Graph
+from treadle.graph.low import StepGraphBuilder
 from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.agent import Agent
 
@@ -20,7 +20,7 @@ def compile_agent(agent: Agent) -> StepGraph:
     have different digests.
     """
     spec = agent.spec
-    graph = Graph(agent.name or agent.id)
+    graph = StepGraphBuilder(agent.name or agent.id)
     graph.add_node(
         "model_call",
         kind="model_call",

@@ -6,25 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.graph.builder import Graph
 from treadle.graph.check import check
+from treadle.graph.low import StepGraphBuilder
 from treadle.graph.nodes import END, START, Edge, Node, StepGraph
 
 
-def sound() -> Graph:
+def sound() -> StepGraphBuilder:
     """START -> a -> b -> END, of a kind that may take any label, with one label on each edge."""
-    graph = Graph("sound")
+    graph = StepGraphBuilder("sound")
     graph.add_node("a", kind="function")
     graph.add_node("b", kind="function")
     graph.add_edges_from([(START, "a"), ("a", "b", "on"), ("b", END, "done")])
     return graph
 
 
-def codes(graph: Graph) -> list[tuple[str, str | None]]:
+def codes(graph: StepGraphBuilder) -> list[tuple[str, str | None]]:
     return [(problem.code, problem.node) for problem in graph.check()]
 
 
-def only(graph: Graph) -> str:
+def only(graph: StepGraphBuilder) -> str:
     """The one problem of a graph, as text."""
     (problem,) = graph.check()
     assert problem.severity == "error"
@@ -68,7 +68,7 @@ def test_a_cycle_needs_a_bound_on_one_of_its_nodes():
     graph.add_edge("b", "a", when="again")
     assert codes(graph) == [("TR222", "a")]
     assert "nothing bounds the cycle a -> b -> a" in only(graph)
-    bounded = Graph("bounded")
+    bounded = StepGraphBuilder("bounded")
     bounded.add_node("a", kind="function")
     bounded.add_node("b", kind="function", max_visits=5)
     bounded.add_edges_from([(START, "a"), ("a", "b"), ("b", END, "done")])
@@ -83,7 +83,7 @@ def test_a_node_that_leads_to_itself_is_a_cycle():
 
 
 def test_a_bound_on_one_cycle_does_not_excuse_another_through_the_same_node():
-    graph = Graph("two cycles")
+    graph = StepGraphBuilder("two cycles")
     for id_, bound in (("a", None), ("b", None), ("c", 3)):
         graph.add_node(id_, kind="function", max_visits=bound)
     graph.add_edges_from(
@@ -140,7 +140,7 @@ def test_labels_that_cannot_be_printed(label):
 
 
 def test_a_graph_needs_a_name():
-    assert [problem.code for problem in Graph("").check()] == ["TR226", "TR227"]
+    assert [problem.code for problem in StepGraphBuilder("").check()] == ["TR226", "TR227"]
 
 
 def test_no_edge_may_enter_start_or_leave_end():
@@ -153,7 +153,7 @@ def test_no_edge_may_enter_start_or_leave_end():
 
 
 def test_nothing_after_start_is_told_once_and_not_for_every_node():
-    graph = Graph("headless")
+    graph = StepGraphBuilder("headless")
     graph.add_node("a", kind="function")
     graph.add_edge("a", END)
     assert codes(graph) == [("TR227", "START")]
@@ -162,7 +162,7 @@ def test_nothing_after_start_is_told_once_and_not_for_every_node():
 
 @pytest.mark.parametrize("label", [None, "left"])
 def test_two_edges_for_one_label(label):
-    graph = Graph("fork")
+    graph = StepGraphBuilder("fork")
     for id_ in ("a", "b", "c"):
         graph.add_node(id_, kind="function")
     graph.add_path([START, "a"])
@@ -171,8 +171,8 @@ def test_two_edges_for_one_label(label):
     assert "to b, c" in only(graph)
 
 
-def model_call(*edges: tuple[str, str, str | None]) -> Graph:
-    graph = Graph("model")
+def model_call(*edges: tuple[str, str, str | None]) -> StepGraphBuilder:
+    graph = StepGraphBuilder("model")
     graph.add_node("ask", kind="model_call", max_visits=2)
     graph.add_node("say", kind="append_message")
     graph.add_edge(START, "ask")
@@ -204,7 +204,7 @@ def test_a_label_that_a_kind_never_takes():
 
 @pytest.mark.parametrize("source", ["START", "say"])
 def test_a_label_where_none_is_taken(source):
-    graph = Graph("labelled")
+    graph = StepGraphBuilder("labelled")
     graph.add_node("say", kind="append_message")
     graph.add_edge(START, "say", when="x" if source == "START" else None)
     graph.add_edge("say", END, when="x" if source == "say" else None)
@@ -227,21 +227,21 @@ def test_a_kind_that_does_not_exist():
 
 @pytest.mark.parametrize("params", [{"f": print}, {"x": float("nan")}, {"x": {1, 2}}, {"x": "\ud800"}])
 def test_params_that_are_not_json(params):
-    graph = Graph("params")
+    graph = StepGraphBuilder("params")
     graph.add_node("a", kind="function", params=params)
     graph.add_path([START, "a", END])
     assert codes(graph) == [("TR231", "a")]
 
 
 def test_a_node_that_may_never_be_visited():
-    graph = Graph("never")
+    graph = StepGraphBuilder("never")
     graph.add_node("a", kind="function", max_visits=0)
     graph.add_path([START, "a", END])
     assert codes(graph) == [("TR231", "a")]
 
 
 def test_problems_of_different_kinds_are_all_told_at_once():
-    graph = Graph("many")
+    graph = StepGraphBuilder("many")
     graph.add_node("a", kind="function")
     graph.add_node("a", kind="function")
     graph.add_node("b", kind="function")
@@ -260,7 +260,7 @@ def test_reachability_and_cycles_agree_with_counting_every_way(bounds, pairs):
     edges = {(ids[i], ids[j]) for i, j in pairs if i < len(ids) - 1 and 0 < j < len(ids)}
     nodes = tuple(Node(f"n{i}", "function", max_visits=bound) for i, bound in enumerate(bounds))
     labelled = tuple(Edge(u, v, f"l{k}") for k, (u, v) in enumerate(sorted(edges)))
-    graph = Graph("any")
+    graph = StepGraphBuilder("any")
     for node in nodes:
         graph.add_node(node.id, kind=node.kind, max_visits=node.max_visits)
     graph.add_edges_from(labelled)

@@ -3,15 +3,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.graph.builder import Graph
 from treadle.graph.diff import diff
+from treadle.graph.low import StepGraphBuilder
 from treadle.graph.nodes import END, START, Edge
 
 
-def base(**names: str) -> Graph:
+def base(**names: str) -> StepGraphBuilder:
     """START -> a -> b -> c -> END, with nodes renamed on request."""
     a, b, c = (names.get(name, name) for name in "abc")
-    graph = Graph("base")
+    graph = StepGraphBuilder("base")
     graph.add_node(a, kind="function", params={"call": "one"})
     graph.add_node(b, kind="function", params={"call": "two"})
     graph.add_node(c, kind="append_message")
@@ -38,7 +38,7 @@ def test_an_added_and_a_removed_node_with_their_edges():
 
 
 def test_a_changed_node_names_what_differs():
-    graph = Graph("base")
+    graph = StepGraphBuilder("base")
     graph.add_node("a", kind="function", params={"call": "one"}, max_visits=4)
     graph.add_node("b", kind="function", params={"call": "TWO"})
     graph.add_node("c", kind="append_message")
@@ -53,7 +53,7 @@ def test_a_changed_node_names_what_differs():
 
 def test_a_new_label_changes_its_edge():
     graph = base()
-    before = Graph("base")
+    before = StepGraphBuilder("base")
     for node in graph.nodes:
         before.add_node(node.id, kind=node.kind, params=node.params)
     before.add_edges_from([*graph.edges[:3], (graph.edges[3].source, END, "done")])
@@ -76,7 +76,7 @@ def test_neighbours_that_are_renamed_together_are_both_found():
 
 
 def test_a_node_of_other_content_at_the_same_place_is_not_a_rename():
-    graph = Graph("base")
+    graph = StepGraphBuilder("base")
     graph.add_node("a", kind="function", params={"call": "one"})
     graph.add_node("second", kind="function", params={"call": "other"})
     graph.add_node("c", kind="append_message")
@@ -88,8 +88,8 @@ def test_a_node_of_other_content_at_the_same_place_is_not_a_rename():
 
 
 def test_twins_that_cannot_be_told_apart_are_not_guessed():
-    def twins(*ids: str) -> Graph:
-        graph = Graph("twins")
+    def twins(*ids: str) -> StepGraphBuilder:
+        graph = StepGraphBuilder("twins")
         graph.add_node("fork", kind="function")
         for i, id_ in enumerate(ids):
             graph.add_node(id_, kind="function")
@@ -108,8 +108,8 @@ def test_twins_that_cannot_be_told_apart_are_not_guessed():
     moved=st.sets(st.integers(0, 9), max_size=10),
 )
 def test_renaming_nodes_of_distinct_content_is_always_recognised(pairs, moved):
-    def numbered(names: dict[int, str]) -> Graph:
-        graph = Graph("numbered")
+    def numbered(names: dict[int, str]) -> StepGraphBuilder:
+        graph = StepGraphBuilder("numbered")
         for i in range(10):
             graph.add_node(names.get(i, f"n{i}"), kind="function", params={"i": i})
         graph.add_edges_from([(names.get(u, f"n{u}"), names.get(v, f"n{v}"), when) for u, v, when in pairs])

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.errors import ConfigurationError
-from treadle.graph.builder import Graph
 from treadle.graph.drawing import COLOURS, SHAPES, Arrow, Box, Drawing
+from treadle.graph.low import StepGraphBuilder
 from treadle.graph.nodes import END, START, Edge, Node, StepGraph
 from treadle.graph.render import render
 
@@ -39,8 +39,8 @@ def step_graphs(draw) -> StepGraph:
     return StepGraph(draw(texts), nodes, tuple(edges))
 
 
-def loop() -> Graph:
-    graph = Graph("loop")
+def loop() -> StepGraphBuilder:
+    graph = StepGraphBuilder("loop")
     graph.add_node("draft", kind="model_call", max_visits=5)
     graph.add_node("check", kind="function")
     graph.add_node("ask", kind="pause")
@@ -72,7 +72,7 @@ def test_terminal_text_has_a_form_in_ascii(trace, golden):
 
 
 def test_ascii_text_keeps_what_it_cannot_write_as_numbers():
-    graph = Graph("g")
+    graph = StepGraphBuilder("g")
     graph.add_node("größe", kind="function")
     assert "gr\\xf6\\xdfe" in render(graph.freeze(), "text", ascii_only=True)
 
@@ -176,7 +176,7 @@ def test_drawing_twice_gives_the_same(graph):
 
 
 def test_text_writes_parallel_branches_behind_a_rail_and_goes_on_where_they_meet():
-    graph = Graph("fork")
+    graph = StepGraphBuilder("fork")
     for id_ in ("fork", "left", "right", "join"):
         graph.add_node(id_, kind="function")
     graph.add_edges_from([("fork", "left"), ("fork", "right"), ("left", "join"), ("right", "join")])
@@ -189,8 +189,8 @@ def test_text_writes_parallel_branches_behind_a_rail_and_goes_on_where_they_meet
 
 
 def test_text_of_a_long_chain_stays_flat_and_of_deep_nesting_does_not_overflow():
-    chain = Graph("chain")
-    nest = Graph("nest")
+    chain = StepGraphBuilder("chain")
+    nest = StepGraphBuilder("nest")
     for i in range(3000):
         chain.add_node(f"n{i}", kind="function")
     chain.add_path([*chain])

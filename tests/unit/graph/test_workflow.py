@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from treadle.definition.load import load, load_text
-from treadle.graph.builder import Graph
 from treadle.graph.check import check
 from treadle.graph.compile import compile_workflow
 from treadle.graph.diff import diff
+from treadle.graph.low import StepGraphBuilder
 from treadle.graph.nodes import END, START, Edge, StepGraph
 from treadle.graph.render import render
 
@@ -269,7 +269,7 @@ def test_a_workflow_is_drawn_as_it_always_was(whole, golden, fmt):
 
 
 def framed():
-    graph = Graph("framed")
+    graph = StepGraphBuilder("framed")
     graph.add_node("round", kind="frame", params={"type": "loop", "max_iterations": 3})
     graph.add_node("round/a", kind="function", within="round")
     graph.add_edges_from(
@@ -294,14 +294,14 @@ def test_an_edge_into_the_body_of_another_frame_is_a_problem():
 
 
 def test_a_frame_without_a_body_is_a_problem():
-    graph = Graph("empty")
+    graph = StepGraphBuilder("empty")
     graph.add_node("each", kind="frame", params={"type": "map"})
     graph.add_edges_from([(START, "each"), ("each", END, "done")])
     assert codes(graph) == ["TR229"]
 
 
 def test_a_node_within_something_that_is_no_frame_is_a_problem():
-    graph = Graph("odd")
+    graph = StepGraphBuilder("odd")
     graph.add_node("a", kind="function")
     graph.add_node("a/b", kind="function", within="a")
     graph.add_edges_from([(START, "a"), ("a", "a/b"), ("a/b", END)])
@@ -309,7 +309,7 @@ def test_a_node_within_something_that_is_no_frame_is_a_problem():
 
 
 def test_an_error_route_stands_beside_the_edge_without_a_label_and_a_second_choice_does_not():
-    graph = Graph("errors")
+    graph = StepGraphBuilder("errors")
     graph.add_node("a", kind="function")
     graph.add_edges_from([(START, "a"), ("a", END), ("a", END, "error: timeout"), ("a", END, "error")])
     assert codes(graph) == []

@@ -9,16 +9,15 @@ from types import FrameType
 import networkx as nx
 import pytest
 
-import treadle
 from treadle.errors import GraphError
-from treadle.graph.builder import Graph
 from treadle.graph.check import check
 from treadle.graph.compile import compile_agent
+from treadle.graph.low import StepGraphBuilder
 from treadle.graph.nodes import END, START, Edge, StepGraph
 
 
-def small() -> Graph:
-    graph = Graph("small")
+def small() -> StepGraphBuilder:
+    graph = StepGraphBuilder("small")
     graph.add_node("ask", kind="model_call", params={"model": "m"}, max_visits=3)
     graph.add_node("tools", kind="tool_call", expands=True)
     graph.add_node("say", kind="append_message")
@@ -29,10 +28,6 @@ def small() -> Graph:
     return graph
 
 
-def test_the_package_exports_the_builder():
-    assert treadle.Graph is Graph
-
-
 def test_every_way_of_adding_edges_gives_plain_edges_in_declared_order():
     assert small().edges == (
         Edge("START", "ask"),
@@ -41,7 +36,7 @@ def test_every_way_of_adding_edges_gives_plain_edges_in_declared_order():
         Edge("tools", "ask"),
         Edge("say", "END"),
     )
-    graph = Graph("more")
+    graph = StepGraphBuilder("more")
     graph.add_edges_from([("a", "b"), ("a", "c", "left")])
     graph.add_edge("c", "d", when="right")
     assert graph.edges == (Edge("a", "b"), Edge("a", "c", "left"), Edge("c", "d", "right"))
@@ -150,8 +145,8 @@ print(graph.digest, graph.successors("model_call"))
 for fmt in ("text", "mermaid", "dot", "svg"):
     print(hashlib.sha256(render(graph, fmt).encode()).hexdigest())
 assert "networkx" not in sys.modules, "compiling, walking and drawing must not load networkx"
-from treadle import Graph
-broken = Graph("broken")
+from treadle.graph.low import StepGraphBuilder
+broken = StepGraphBuilder("broken")
 for i in range(9):
     broken.add_node(f"n{i}", kind="function")
     broken.add_edge(f"n{i}", f"n{(i * 4) % 9}")
@@ -176,7 +171,7 @@ def test_digest_drawings_and_checks_are_the_same_for_every_hash_seed_and_compili
 
 
 def _build_and_walk(n: int) -> None:
-    graph = Graph("chain")
+    graph = StepGraphBuilder("chain")
     for i in range(n):
         graph.add_node(f"n{i}", kind="function")
     graph.add_path(["START", *graph, "END"])
