@@ -73,8 +73,9 @@ class RunOverrides(Record):
 class Question(Record):
     """What a node asks a person.
 
-    Shapes: `form` is the JSON Schema of the answer, `value` what the person makes changes to. Units: `until_ms` Unix
-    milliseconds, when the question does not stand any more.
+    Shapes: `form` is the JSON Schema of the answer, `value` what the person makes changes to; of an approval of a call, they are its
+    arguments and the schema of these, and `digest` names exactly what would run. Units: `until_ms` Unix milliseconds, when the
+    question does not stand any more.
     """
 
     kind: Literal["approval", "choice", "input", "edit"]
@@ -84,6 +85,7 @@ class Question(Record):
     value: Any = None
     assignees: tuple[str, ...] = ()
     until_ms: int | None = None
+    digest: str | None = None
 
 
 class Answer(Record):

@@ -18,13 +18,16 @@ class CallContext:
     """Who calls: what a tool may be told about its run.
 
     Shapes: `idempotency_key` is the same in every attempt of one call and no other call has it; `tx` is there
-    where the tool's effect is `transactional`, and every attempt has its own.
+    where the tool's effect is `transactional`, and every attempt has its own. `ctx` and `state` are there for the function
+    of a code node: what it makes further calls with, and a copy of the state.
     """
 
     run_id: str
     thread_id: str
     idempotency_key: str
     tx: Transaction | None = None
+    ctx: Any = None
+    state: dict[str, Any] | None = None
 
 
 Invoke = Callable[[dict[str, Any], CallContext], Awaitable[Any]]
@@ -45,6 +48,8 @@ class BoundTool:
     """Says what is wrong with decoded arguments; None where any object will do."""
     asks: Asks | None = None
     """Says what a person is asked before a call runs; None where nobody is."""
+    passed: frozenset[str] = frozenset()
+    """The parameters of its function that treadle fills in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from treadle.errors import ConfigurationError
@@ -23,7 +24,7 @@ from treadle.tools.threads import in_thread
 if TYPE_CHECKING:
     from treadle.tools.isolated import Target
 
-_PASSED = ("run", "thread", "idempotency_key", "tx")
+_PASSED = ("run", "thread", "idempotency_key", "tx", "ctx", "state")
 _EMPTY: JsonSchema = {"type": "object", "properties": {}}
 
 
@@ -63,6 +64,34 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
     passed = spec.pass_ or (supplied if spec.call is None else ())
     if spec.effect == "transactional":
         passed = (*(name for name in passed if name != "tx"), "tx")
+    return _bound(spec, function, binding, passed)
+
+
+def bind_code(spec: FunctionTool, binding: Binding) -> BoundTool:
+    """Make the function of a code node ready: it is given what its parameters ask for by their names.
+
+    Shapes: `call` names it; one that is registered under just that name needs no allow-list. Its parameters `ctx`, `state`,
+    `idempotency_key` and `tx` are filled in, all others are the node's to give.
+
+    Errors: ConfigurationError when the function is not allowed, not there, or cannot be described.
+    """
+    assert spec.call is not None
+    function = binding.callables.get(spec.call) or resolve(
+        spec.call, root=binding.root, allow_modules=binding.allow_modules
+    )
+    supplied = (*supplied_names(function), *_taken(function, ("ctx", "state")))
+    _check_transaction(spec, is_taken="tx" in supplied)
+    return _bound(spec, function, binding, supplied)
+
+
+def _bound(
+    spec: FunctionTool, function: Callable[..., Any], binding: Binding, passed: tuple[str, ...]
+) -> BoundTool:
+    """Describe a function that was found, and give it as a tool.
+
+    Errors: ConfigurationError.
+    """
+    timeout_s = parse_duration(spec.timeout) if spec.timeout else None
     try:
         # Runs that share no plan share this at least: it takes longer than everything else that is done for a run.
         made = _described if isinstance(function, Hashable) else describe
@@ -74,16 +103,22 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
     parameters = spec.parameters or derived or _EMPTY
     definition = ToolDefinition(spec.name, spec.description or description, parameters, spec.strict)
     invoke = _invoker(spec, function, binding, tuple(passed), convert if parameters == derived else None)
-    return BoundTool(spec, definition, invoke, timeout_s, _problems(spec.name, parameters))
+    problems = _problems(spec.name, parameters)
+    return BoundTool(spec, definition, invoke, timeout_s, problems, passed=frozenset(passed))
 
 
 def supplied_names(function: Callable[..., Any]) -> tuple[str, ...]:
     """Give the parameters of a registered function that treadle fills in and the model never sees."""
+    return _taken(function, ("idempotency_key", "tx"))
+
+
+def _taken(function: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Give those of the names that parameters of a function have."""
     try:
         taken = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return ()
-    return tuple(name for name in ("idempotency_key", "tx") if name in taken)
+    return tuple(name for name in names if name in taken)
 
 
 def _check_transaction(spec: FunctionTool, *, is_taken: bool) -> None:
@@ -127,7 +162,14 @@ def _invoker(
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
     def supply(context: CallContext) -> dict[str, Any]:
-        supplied = (context.run_id, context.thread_id, context.idempotency_key, context.tx)
+        supplied = (
+            context.run_id,
+            context.thread_id,
+            context.idempotency_key,
+            context.tx,
+            context.ctx,
+            context.state,
+        )
         return {n: v for n, v in zip(_PASSED, supplied, strict=True) if n in passed}
 
     if spec.isolate:
@@ -201,7 +243,7 @@ def describe(
     name = getattr(function, "__name__", "function")
     summary, parameter_texts = _documentation(function)
     try:
-        hints = _hints(function)
+        hints = _hints(function, hidden)
         signature = inspect.signature(function)
     except Exception as e:
         raise ConfigurationError(f"the signature of '{name}' cannot be read: {e}") from e
@@ -250,8 +292,15 @@ def describe(
 _described = lru_cache(maxsize=256)(describe)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Give the types of what a function takes, or of what making or calling an object takes."""
+def _hints(function: Callable[..., Any], hidden: tuple[str, ...]) -> dict[str, Any]:
+    """Give the types of what a function takes, or of what making or calling an object takes.
+
+    The types of what is hidden, and of what it gives, need not be there: they may be imported for a type checker only.
+    """
+    if hidden and inspect.isfunction(function):
+        told = {k: v for k, v in function.__annotations__.items() if k not in hidden and k != "return"}
+        names = cast("dict[str, Any]", getattr(inspect.unwrap(function), "__globals__", {}))
+        return get_type_hints(SimpleNamespace(__annotations__=told), names, include_extras=True)
     if inspect.isclass(function):
         made_by: Any = function.__init__
         return get_type_hints(function, include_extras=True) | (

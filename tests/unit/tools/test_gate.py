@@ -49,7 +49,7 @@ async def test_a_value_is_text_or_json():
             return value
 
         give.__signature__ = inspect.Signature()
-        assert await dispatched(give) == Outcome(text)
+        assert await dispatched(give) == Outcome(text, is_json=not isinstance(value, str))
 
 
 @pytest.mark.parametrize(
