@@ -16,6 +16,7 @@ from treadle.cli.context import PROJECT_FILE, Configuration, Invocation, configu
 
 if TYPE_CHECKING:
     from treadle.objects.agent import AgentSpec, InputSpec
+    from treadle.objects.workflow import WorkflowSpec
     from treadle.service import Treadle
 
 ENDINGS = (".yaml", ".yml")
@@ -158,7 +159,7 @@ def read_value(text: str) -> str:
         raise click.BadParameter(f"{text[1:]} cannot be read: {e}") from e
 
 
-def read_inputs(spec: AgentSpec, given: Sequence[str]) -> dict[str, Any]:
+def read_inputs(spec: AgentSpec | WorkflowSpec, given: Sequence[str]) -> dict[str, Any]:
     """Give the inputs of a run from ``name=value`` texts, each read by its declared type.
 
     Errors: BadParameter; what does not fit is told as a mistake on the command line.
@@ -170,7 +171,7 @@ def read_inputs(spec: AgentSpec, given: Sequence[str]) -> dict[str, Any]:
     for name, text in pairs(given, "-i"):
         values[name] = typed(read_value(text), spec.inputs.get(name))
     try:
-        return check_inputs(spec, values)
+        return check_inputs(spec.inputs, values, of=f"the {spec.kind}")
     except StateError as e:
         raise click.UsageError(f"{e.message}; {e.hint}" if e.hint else e.message) from e
 

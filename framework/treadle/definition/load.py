@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from treadle.definition import dialects
 from treadle.definition.composer import MAX_BYTES, compose
@@ -45,7 +45,7 @@ __all__ = [
     "Loaded",
     "Source",
     "check_built",
-    "find_agent",
+    "find_document",
     "find_project",
     "load",
     "load_project",
@@ -499,8 +499,8 @@ def split_target(target: str) -> tuple[str, str | None]:
     return path, name if mark and name else None
 
 
-def find_agent(target: str, *, project_root: Path) -> Path:
-    """Give the file that a path, or the name of an agent in the project, stands for.
+def find_document(target: str, *, kind: Literal["agent", "workflow"], project_root: Path) -> Path:
+    """Give the file that a path, or the name of an agent or a workflow in the project, stands for.
 
     Errors: NotFound when there is neither, ConfigurationError when several files declare the name.
     """
@@ -509,19 +509,18 @@ def find_agent(target: str, *, project_root: Path) -> Path:
         if path.is_file():
             return path
         raise NotFound("file", str(path), hint=_like(path))
-    names = _names(project_root)
+    names = _names(project_root, kind)
     found = sorted({f for n, f in names if n == target})
     if len(found) > 1:
         shown = listed([str(f) for f in found])
         raise ConfigurationError(
-            f"several files declare an agent '{target}': {shown}", hint="give the file instead"
+            f"several files declare {'an agent' if kind == 'agent' else 'a workflow'} '{target}': {shown}",
+            hint="give the file instead",
         )
     if found:
         return found[0]
     known = sorted({n for n, _ in names})
-    raise NotFound(
-        "agent", target, hint=suggest(target, known) or "run in a project's folder, or give a file"
-    )
+    raise NotFound(kind, target, hint=suggest(target, known) or "run in a project's folder, or give a file")
 
 
 def _like(path: Path) -> str | None:
@@ -532,25 +531,27 @@ def _like(path: Path) -> str | None:
     return suggest(path.name, beside)
 
 
-def _names(root: Path) -> list[tuple[str, Path]]:
-    """Give the names of agents in a project by a look at its lines: no file is loaded for this."""
-    files = [p for folder in (root, root / "agents") for e in _ENDINGS for p in sorted(folder.glob(f"*{e}"))]
-    return [(name, f) for f in files if f.name != PROJECT_FILE for name in _named_in(f)]
+def _names(root: Path, kind: str) -> list[tuple[str, Path]]:
+    """Give the names of agents or workflows in a project by a look at its lines: no file is loaded for this."""
+    folders = (root, root / f"{kind}s")
+    files = [p for folder in folders for e in _ENDINGS for p in sorted(folder.glob(f"*{e}"))]
+    return [(name, f) for f in files if f.name != PROJECT_FILE for name in _named_in(f, kind)]
 
 
-def _named_in(path: Path) -> list[str]:
+def _named_in(path: Path, kind: str) -> list[str]:
     try:
         text = read(path).text
     except ConfigurationError:
         return []
+    words = ("agent", "prompt") if kind == "agent" else (kind,)
     out: list[str] = []
     for part in _SEPARATOR.split(text):
-        kind = _KIND_LINE.search(part)
-        if kind and kind[1].lower() not in ("agent", "prompt"):
+        said = _KIND_LINE.search(part)
+        if said[1].lower() not in words if said else kind != "agent":
             continue
         name = _NAME_LINE.search(part)
         if name:
             out.append(next(g for g in name.groups() if g is not None))
-        elif kind:
-            out.append(path.name.removesuffix(path.suffix).removesuffix(".agent"))
+        elif said:
+            out.append(path.name.removesuffix(path.suffix).removesuffix(f".{kind}"))
     return out

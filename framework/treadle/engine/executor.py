@@ -16,27 +16,31 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import Any, Never, cast
 
 from treadle import registry
 from treadle.clock import Clock
 from treadle.engine import scheduler
+from treadle.engine.activation import Activation, State
 from treadle.engine.lease import Lease
-from treadle.engine.scheduler import Activation, State
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
-from treadle.errors import LeaseLost, StatementError, StoreError, TreadleError
+from treadle.engine.workflow_walk import Children, WorkflowWalk, end_workflow
+from treadle.errors import GraphError, LeaseLost, StatementError, StoreError, TreadleError
 from treadle.graph.nodes import StepGraph
-from treadle.objects.agent import Agent
+from treadle.lifecycle import is_terminal
+from treadle.objects.agent import Agent, Price
 from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall, estimate_tokens
 from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunError, RunStatus, Usage
-from treadle.objects.run_step import Decision, Step, StepKind
+from treadle.objects.run_step import Decision, Step, StepKind, Used
 from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
 from treadle.steps.model_call import thread_tokens
+from treadle.steps.node import WorkflowPlan
 from treadle.steps.tool_call import refused, result_row, unsettled
 from treadle.store.base import Blob, Checkpoint, Committed, Statement, Store
 from treadle.text import clean, utf8_bytes
@@ -59,9 +63,15 @@ class Prepared:
     """
 
     graph: StepGraph
-    plan: Plan
+    plan: Plan | WorkflowPlan
     start: State
     rows: tuple[Message, ...] | None = None
+
+    @property
+    def agent(self) -> Plan:
+        """Give the plan of a run of an agent."""
+        assert isinstance(self.plan, Plan)
+        return self.plan
 
 
 _kinds: dict[str, StepKindEntry] = {}
@@ -111,6 +121,7 @@ class _Walk(_Position):
     plan: Plan
     output: Any = None
     output_bytes: int = 0
+    outer: Callable[[], str | None] | None = None
 
     def fit(self, budget_tokens: int) -> Sequence[Message]:
         """Give the rows to send."""
@@ -118,14 +129,22 @@ class _Walk(_Position):
 
 
 @dataclass(slots=True)
-class _Handle:
-    """What the outside may do to a walk: ask it to stop."""
+class Handle:
+    """What the outside may do to a walk: ask it to stop, bound what it uses, and ask what it has used.
+
+    Shapes: `outer` names the limit of a run around it that is reached; `spent` gives what the run has used and its tokens. `children` are those of
+    the child runs that are under way, by their ids; `orphans` are child runs that nothing waits for any more.
+    """
 
     task: asyncio.Task[Any] | None = None
     begun: set[str] = field(default_factory=set[str])
     is_cancelled: bool = False
     is_parking: bool = False
     is_lost: bool = False
+    outer: Callable[[], str | None] | None = None
+    spent: Callable[[], tuple[Used, int]] | None = None
+    children: dict[str, Handle] = field(default_factory=dict[str, "Handle"])
+    orphans: list[str] = field(default_factory=list[str])
 
     @property
     def is_stopping(self) -> bool:
@@ -173,14 +192,16 @@ class Executor:
         self, store: Store, *, clock: Clock, stream: Stream, make_plan: MakePlan, lease: Lease
     ) -> None:
         """Take the store to write to, the way to plan a run, and the lease under which runs are held."""
-        self._store = store
-        self._clock = clock
-        self._stream = stream
+        self.store = self._store = store
+        self.clock = self._clock = clock
+        self.stream = self._stream = stream
         self._make_plan = make_plan
         self.lease = lease
         self.on_promoted: Callable[[str], None] | None = None
         self.on_commit: Callable[[Checkpoint], None] | None = None
-        self._handles: dict[str, _Handle] = {}
+        self.children: Children = _NoChildren()
+        self._spent: dict[str, tuple[Used, int]] = {}
+        self._handles: dict[str, Handle] = {}
         lease.watch(self.lose)
 
     # -- control ---------------------------------------------------------------------------------------------
@@ -235,7 +256,7 @@ class Executor:
 
         Invariant: from here on the walk can be cancelled and parked, even before its task has its first turn.
         """
-        self._handles[run.id] = _Handle()
+        self._handles[run.id] = Handle()
         return asyncio.create_task(self.execute(run, prepared), name=f"walk {run.id}")
 
     async def execute(self, run: Run, prepared: Prepared | None = None) -> Run:
@@ -245,23 +266,28 @@ class Executor:
 
         Errors: StoreError when the store fails; whatever a model or a tool does ends the run instead.
         """
-        handle = self._handles.setdefault(run.id, _Handle())
+        handle = self._handles.setdefault(run.id, Handle())
         handle.task = asyncio.current_task()
         try:
             return await self._execute(run, handle, prepared)
         except LeaseLost:
             return await self._after_loss(run, handle.begun)
         finally:
+            if handle.spent is not None and run.parent_id is not None:
+                self._spent[run.id] = handle.spent()
             self._handles.pop(run.id, None)
             self._stream.end(run.id)
 
-    async def _execute(self, run: Run, handle: _Handle, prepared: Prepared | None) -> Run:
+    async def _execute(self, run: Run, handle: Handle, prepared: Prepared | None) -> Run:
+        if prepared is not None and prepared.graph.is_workflow:
+            return await self._execute_workflow(run, handle, prepared)
         began = self._clock.monotonic()
         walk: _Walk | None = None
         try:
             if not handle.is_stopping:
                 walk = await self._open(run, began, prepared)
-                walk.begun = handle.begun
+                walk.begun, walk.outer = handle.begun, handle.outer
+                handle.spent = partial(self._spent_by, walk)
                 while not handle.is_stopping:
                     if await self._advance(walk):
                         return _with_output(walk)
@@ -277,13 +303,113 @@ class Executor:
             raise LeaseLost(f"run {run.id} is being cancelled, or its walker lost it")
         return await self._park(walk.run if walk else run, began)
 
+    async def _execute_workflow(self, run: Run, handle: Handle, prepared: Prepared) -> Run:
+        """Walk a run of a workflow."""
+        began = self._clock.monotonic()
+        walk = WorkflowWalk(self, run, prepared, handle, began)
+        handle.spent = walk.spent
+        try:
+            if not handle.is_stopping:
+                await walk.open()
+                while not handle.is_stopping:
+                    if await walk.advance():
+                        return walk.run
+                if handle.is_parking and not (handle.is_cancelled or handle.is_lost):
+                    await walk.land()
+        except asyncio.CancelledError:
+            if not handle.is_stopping:
+                raise
+            _uncancel()
+        except (LeaseLost, StoreError):
+            raise
+        except Exception as e:  # noqa: BLE001 - whatever breaks a walk ends its run: nothing else would
+            await walk.stop()
+            return await self._fail(walk.run, e)
+        finally:
+            await walk.stop()
+        if handle.is_cancelled or handle.is_lost:
+            raise LeaseLost(f"run {run.id} is being cancelled, or its walker lost it")
+        return await self._park(walk.run, began)
+
+    # -- what the walk of a workflow needs -------------------------------------------------------------------
+
+    def handle(self, run_id: str) -> Handle:
+        """Give the handle of a run that is about to be walked."""
+        return self._handles.setdefault(run_id, Handle())
+
+    def teller(self, run: Run, path: str) -> _Teller | None:
+        """Give what hands a step's deltas on; None where nobody follows the run."""
+        if not self._stream.is_followed(run.id):
+            return None
+        return _Teller(self._stream, run.id, path, path)
+
+    async def commit(self, run: Run, checkpoint: Checkpoint) -> Committed:
+        """Write a checkpoint of a run, and publish what it says.
+
+        Errors: LeaseLost; StoreError; StatementError, with nothing written.
+        """
+        is_followed = self._stream.is_followed(run.id)
+        committed = await self._keep(checkpoint._replace(is_followed=is_followed))
+        if self.on_commit is not None:
+            self.on_commit(checkpoint)
+        if is_followed:
+            self._stream.publish(run.id, committed.events)
+        if committed.promoted is not None and self.on_promoted is not None:
+            self.on_promoted(committed.promoted)
+        return committed
+
+    async def used(self, run: Run) -> Used:
+        """Give what a child run has used that has ended, its own child runs included."""
+        known = self._spent.pop(run.id, None)
+        if known is not None:
+            return known[0]
+        steps = await self._store.steps(run.tenant, run.id)
+        ended = [s for s in steps if not s.is_open]
+        price = await self._price_of(run)
+        cost = sum(s.used.cost_usd for s in ended if s.used is not None)
+        if price is not None and run.usage is not None:
+            cost += (run.usage.prompt_tokens * price.input + run.usage.completion_tokens * price.output) / 1e6
+        return Used(
+            steps=sum(1 + (s.used.steps if s.used else 0) for s in ended),
+            tool_calls=sum((s.kind == "tool_call") + (s.used.tool_calls if s.used else 0) for s in ended),
+            model_calls=sum(s.used.model_calls if s.used else s.kind == "model_call" for s in ended),
+            cost_usd=cost,
+        )
+
+    async def _price_of(self, run: Run) -> Price | None:
+        try:
+            plan = (await self.children.prepare(run)).plan
+        except (StoreError, LeaseLost):
+            raise
+        except TreadleError:
+            return None
+        return plan.price if isinstance(plan, Plan) else None
+
+    async def end_children(self, run: Run, only: list[str] | None = None) -> None:
+        """Cancel the child runs of a run that have not ended; of those named, where some are, which are forgotten then.
+
+        Errors: StoreError; LeaseLost where somebody else holds one.
+        """
+        for child in await self._store.children(run.tenant, run.id):
+            if is_terminal(child.status) or (only is not None and child.id not in only):
+                continue
+            if child.walker is not None:
+                now_ms = self._clock.now_ms()
+                claimed = await self._store.claim(
+                    child.tenant, child.id, self.lease.walker, now_ms=now_ms, rev=child.rev
+                )
+                child = claimed.run  # noqa: PLW2901 - the same run, held
+            await self.finish_cancel(child)
+        if only is not None:
+            only.clear()
+
     async def _open(self, run: Run, began: float, prepared: Prepared | None) -> _Walk:
         """Load what a walk needs: the agent and the graph that the run pinned, its journal, the thread's tail."""
         if prepared is None:
             agent = await self._store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
             graph = StepGraph.load(await self._store.graph(run.tenant, run.graph))
             prepared = Prepared(graph, self._make_plan(run, agent), scheduler.start(graph))
-        graph, plan, state = prepared.graph, prepared.plan, prepared.start
+        graph, plan, state = prepared.graph, prepared.agent, prepared.start
         steps: list[Step] = []
         if run.rev > 1:
             steps = await self._store.steps(run.tenant, run.id)
@@ -747,6 +873,8 @@ class Executor:
         """Give the name of the limit that the next step would break."""
         limits, state, ready = walk.plan.spec.limits, walk.state, walk.state.ready
         run = walk.run
+        if walk.outer is not None and (outer := walk.outer()) is not None:
+            return outer
         if run.expires_ms is not None and self._clock.now_ms() >= run.expires_ms:
             return "expires_at"
         if state.steps + len(ready) > limits.max_steps:
@@ -771,6 +899,16 @@ class Executor:
             return "timeout"
         return None
 
+    def _spent_by(self, walk: _Walk) -> tuple[Used, int]:
+        state = walk.state
+        used = Used(
+            steps=state.steps,
+            tool_calls=state.tool_calls,
+            model_calls=state.model_calls,
+            cost_usd=self._cost_usd(walk),
+        )
+        return used, state.prompt_tokens + state.completion_tokens
+
     def _cost_usd(self, walk: _Walk) -> float:
         price = walk.plan.price
         if price is None:
@@ -791,8 +929,33 @@ class Executor:
         """End a run that cannot be walked: its agent, graph or model cannot be had here, or something broke."""
         if not isinstance(error, TreadleError):
             logger.error("the walk of run %s broke", run.id, exc_info=error)
+        return await self._finish(run, "failed", error=_error_of(error))
+
+    async def _finish(
+        self,
+        run: Run,
+        status: RunStatus,
+        *,
+        error: RunError | None = None,
+        begun: set[str] | None = None,
+        before: Sequence[Event] = (),
+    ) -> Run:
+        """End a run from what is stored of it, whatever its graph is."""
+        graph = StepGraph.load(await self._store.graph(run.tenant, run.graph))
+        if graph.is_workflow:
+            steps = await self._store.steps(run.tenant, run.id)
+            return await end_workflow(
+                self,
+                run,
+                scheduler.fold_all(graph, steps),
+                status,
+                checkpoint=Checkpoint(run, before=before),
+                walked_ms=run.walked_ms,
+                error=error,
+            )
         position = await self._locate(run)
-        await self._end(position, "failed", error=_error_of(error))
+        position.begun |= begun or set()
+        await self._end(position, status, error=error, draft=Checkpoint(run, before=before))
         return position.run
 
     async def _locate(self, run: Run) -> _Position:
@@ -823,10 +986,9 @@ class Executor:
 
         Errors: LeaseLost when it has moved on meanwhile.
         """
-        position = await self._locate(run)
-        await self._end(position, status, error=error)
+        ended = await self._finish(run, status, error=error)
         self._stream.end(run.id)
-        return position.run
+        return ended
 
     async def standing_at(self, run: Run) -> list[str]:
         """Give the paths of the steps at which a run stands."""
@@ -840,11 +1002,24 @@ class Executor:
 
         Errors: LeaseLost when somebody walks it after all.
         """
-        position = await self._locate(run)
-        position.begun |= begun or set()
         asked = () if run.status == "cancelling" else (Event(run.id, "thread.run.cancelling", run.id),)
-        await self._end(position, "cancelled", draft=Checkpoint(run, before=asked))
-        return position.run
+        return await self._finish(run, "cancelled", begun=begun, before=asked)
+
+
+class _NoChildren:
+    """Stands where nothing here runs workflows."""
+
+    async def make(self, *_: Any, **__: Any) -> Never:
+        raise GraphError("nothing here runs child runs")
+
+    async def prepare(self, run: Run) -> Never:
+        raise GraphError(f"nothing here prepares the child run {run.id}")
+
+    async def wake(self, run: Run) -> Never:
+        raise GraphError(f"nothing here wakes the child run {run.id}")
+
+    async def said(self, run: Run) -> Never:
+        raise GraphError(f"nothing here reads the child run {run.id}")
 
 
 # -- records ---------------------------------------------------------------------------------------------------

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from treadle import registry
 from treadle.definition import template
 from treadle.errors import ConfigurationError, StateError
-from treadle.objects.agent import AgentSpec, ModelOptions, Price
+from treadle.objects.agent import AgentSpec, Budget, InputSpec, Limits, ModelOptions, Price
 from treadle.objects.message import estimate_tokens
 from treadle.objects.record import parse_duration
 from treadle.objects.run import Run
@@ -62,6 +62,8 @@ def make_plan(
     tools = spec.tools if overrides.tools is None else overrides.tools
     refuse_unavailable(tools)
     model = resolve_model(spec, overrides.model)
+    if overrides.limits is not None:
+        spec = spec.model_copy(update={"limits": narrowed(spec.limits, overrides.limits)})
     if spec.limits.max_cost_usd is not None and model.price is None:
         raise ConfigurationError(
             f"model '{model.name}' has no price, so that limits.max_cost_usd cannot be kept",
@@ -95,6 +97,25 @@ def make_plan(
         fixed_tokens=_fixed_tokens(instructions, definitions),
         images=images,
     )
+
+
+L = TypeVar("L", bound=Limits)
+
+
+def narrowed(limits: L, budget: Budget) -> L:
+    """Give limits where each is the smaller of its own and the budget's."""
+    changes: dict[str, Any] = {}
+    for name in Budget.model_fields:
+        own, most = getattr(limits, name), getattr(budget, name)
+        if most is None:
+            continue
+        if own is None:
+            changes[name] = most
+        elif name == "timeout":
+            changes[name] = min(own, most, key=parse_duration)
+        else:
+            changes[name] = min(own, most)
+    return limits.model_copy(update=changes)
 
 
 def _options(base: ModelOptions, run: Run) -> ModelOptions:
@@ -146,17 +167,19 @@ def bind_tools(
     return bound
 
 
-def check_inputs(spec: AgentSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_inputs(
+    inputs: Mapping[str, InputSpec], given: Mapping[str, Any], *, of: str = "the agent"
+) -> dict[str, Any]:
     """Give the inputs of a run, defaults filled in.
 
     Errors: StateError for one that is missing, not declared, or does not fit its schema.
     """
     for name in given:
-        if name not in spec.inputs:
-            known = ", ".join(sorted(spec.inputs)) or "none"
-            raise StateError(f"the agent declares no input '{name}'", hint=f"declared: {known}")
+        if name not in inputs:
+            known = ", ".join(sorted(inputs)) or "none"
+            raise StateError(f"{of} declares no input '{name}'", hint=f"declared: {known}")
     values: dict[str, Any] = {}
-    for name, declared in spec.inputs.items():
+    for name, declared in inputs.items():
         if name in given:
             problems = checker(declared.json_schema, what=f"input '{name}'")(given[name])
             if problems:

@@ -5,58 +5,26 @@ Rules
 1. `fold(graph, state, step)` is pure and incremental; folding a journal from its start gives the same state
    as folding it while it was written.
 2. The same journal always gives the same answer: ties are broken by declared order.
-3. A step has a stable path, `node#visit`, and `node#visit/index` where its node expands; its identity is
-   (run, path, attempt).
+3. A step has a stable path: `node#visit`, `node#visit/index` where its node expands, and before it
+   `frame#visit[n]/` where it belongs to an item or a round; its identity is (run, path, attempt).
 4. Nothing here reads a clock, a store or a message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
-from rpds import HashTrieMap
-
+from treadle.engine import frames
+from treadle.engine.activation import Activation, State
 from treadle.errors import GraphError
 from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.run_step import Step
 
 
-class Activation(NamedTuple):
-    """A step that may start: where it stands in the graph, and which step made it ready."""
-
-    path: str
-    node: str
-    visit: int
-    item: int | None = None
-    cause: str | None = None
-    reply_seq: int | None = None
-
-
-class State(NamedTuple):
-    """Where a run stands.
-
-    Shapes: `ready` in the order in which steps start; `open` has the steps that were begun and wait or may have
-    been interrupted; `left` counts what a join still waits for, by the group's path; `visits` counts the
-    entries into each node. Units: tokens, and steps and tool calls as the limits count them.
-    """
-
-    ready: tuple[Activation, ...] = ()
-    open: tuple[tuple[Activation, Step], ...] = ()
-    visits: HashTrieMap[str, int] = HashTrieMap()
-    left: tuple[tuple[str, int], ...] = ()
-    is_finished: bool = False
-    n: int = 0
-    steps: int = 0
-    tool_calls: int = 0
-    model_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    is_estimated: bool = False
-
-
 def start(graph: StepGraph) -> State:
     """Give the state of a run that has done nothing."""
+    if graph.is_workflow:
+        return frames.begin(graph)
     return _enter(graph, State(), START, None)
 
 
@@ -65,6 +33,8 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
 
     Errors: GraphError when the step is not one that could have run: the journal is of another graph.
     """
+    if graph.is_workflow:
+        return frames.fold(graph, state, step)
     activation = _find(state, step)
     path, n = step.path, max(state.n, step.n + 1)
     ready, opened, left = state.ready, state.open, state.left
@@ -113,8 +83,10 @@ def _join(left: tuple[tuple[str, int], ...], group: str) -> tuple[tuple[tuple[st
 
 
 def fold_all(graph: StepGraph, steps: Iterable[Step]) -> State:
-    """Give the state after a whole journal."""
+    """Give the state after a whole journal, in the order in which its steps ended; what is open comes last."""
     state = start(graph)
+    if graph.is_workflow:
+        steps = sorted(steps, key=lambda s: (s.is_open, s.event_seq or 0, s.n))
     for step in steps:
         state = fold(graph, state, step)
     return state

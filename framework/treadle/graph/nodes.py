@@ -94,6 +94,18 @@ class StepGraph:
             found.setdefault(edge.target, []).append(edge)
         return {target: tuple(edges) for target, edges in found.items()}
 
+    @property
+    def is_workflow(self) -> bool:
+        """Tell whether it is the graph of a workflow, whose nodes say their type."""
+        return bool(self.nodes) and "type" in self.nodes[0].params
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Give the ids of the nodes whose results other nodes, or the outputs, read."""
+        from treadle.graph.kept import kept
+
+        return kept(self)
+
     @cached_property
     def text(self) -> str:
         """Give the canonical JSON that is stored and hashed."""

@@ -544,7 +544,10 @@ def _order(nodes: dict[str, AnyNode]) -> list[Any]:
 
 
 class Workflow(Record):
-    """A version of a workflow in the store; versions never change."""
+    """A version of a workflow in the store; versions never change.
+
+    Shapes: `pins` say which version of an agent or a workflow each reference of its nodes means.
+    """
 
     id: str
     tenant: str = "default"
@@ -553,3 +556,4 @@ class Workflow(Record):
     origin: Literal["file", "api"] = "api"
     created_ms: int
     spec: WorkflowSpec
+    pins: dict[str, Pin] = Field(default_factory=dict)

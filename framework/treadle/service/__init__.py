@@ -34,6 +34,7 @@ from treadle.service.models import Models
 from treadle.service.runs import Runs
 from treadle.service.threads import Threads
 from treadle.service.vector_stores import VectorStores
+from treadle.service.workflows import Workflows
 from treadle.settings import Settings
 from treadle.steps.base import Plan
 from treadle.store import open_store
@@ -102,6 +103,8 @@ class Treadle:
         self.vector_stores = VectorStores(self)
         self.keys = Keys(self)
         self.runs = Runs(self)
+        self.workflows = Workflows(self)
+        self.executor.children = self.workflows
         self.keeper = Keeper(
             self.store,
             executor=self.executor,
@@ -127,6 +130,7 @@ class Treadle:
             view.keys = Keys(view)
             view.files, view.vector_stores = Files(view), VectorStores(view)
             view.runs = Runs(view, walks=self.runs.walks)
+            view.workflows = Workflows(view, of=self.workflows)
             if len(self._views) >= MOST_VIEWS:
                 del self._views[next(iter(self._views))]
             self._views[tenant] = view

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from treadle.definition.load import find_agent, find_project, load, split_target
+from treadle.definition.load import find_document, find_project, load, split_target
 from treadle.errors import ConfigurationError, Conflict, NotFound, Repeated, StateError
 from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.tool import FunctionTool
@@ -188,7 +188,7 @@ class Agents:
         Errors: DefinitionError, NotFound, ConfigurationError.
         """
         treadle = self._treadle
-        path = find_agent(target, project_root=treadle.root)
+        path = find_document(target, kind="agent", project_root=treadle.root)
         project = find_project(path.resolve().parent)
         if project is not None and project.parent != treadle.root:
             raise ConfigurationError(
@@ -203,10 +203,9 @@ class Agents:
         workflows = [d.name for d in loaded.workflows if not name or d.name == name]
         if workflows and (not chosen or chosen[0].name != name):
             raise ConfigurationError(
-                f"{path} declares the workflow '{workflows[0]}'; running workflows is not built yet",
-                hint="treadle validate and treadle graph read it"
+                f"{path} declares the workflow '{workflows[0]}', and an agent is asked for",
+                hint="run it: treadle run, or treadle.workflows.run"
                 + (f"; for its agent name it: {path}#{agents[0].name}" if agents and not name else ""),
-                code="TR302",
             )
         if not chosen:
             raise NotFound(

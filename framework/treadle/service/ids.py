@@ -8,6 +8,7 @@ from treadle.errors import NotFound
 from treadle.objects.agent import Agent
 from treadle.objects.run import Run
 from treadle.objects.thread import Thread
+from treadle.objects.workflow import Workflow
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
@@ -16,7 +17,7 @@ WHOLE = 24
 """Characters after the prefix of an id: shorter texts are looked up as beginnings."""
 
 
-Findable = TypeVar("Findable", Agent, Thread, Run)
+Findable = TypeVar("Findable", Agent, Workflow, Thread, Run)
 
 
 async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:
@@ -28,10 +29,10 @@ async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:
         return given
     noun = cls.__name__.lower()
     if given == "@last":
-        newest = await treadle.store.list(cls, treadle.tenant, limit=1)
-        if not newest:
+        newest = await _newest(treadle, cls)
+        if newest is None:
             raise NotFound(noun, given, hint=f"there is no {noun} yet")
-        return newest[0].id
+        return newest
     if len(given.partition("_")[2]) >= WHOLE:
         return given
     found = await treadle.store.find(cls, treadle.tenant, given) if given else []
@@ -40,3 +41,16 @@ async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:
     if found:
         raise NotFound(noun, given, hint=f"several begin like that: {', '.join(found)}")
     raise NotFound(noun, given)
+
+
+async def _newest(treadle: Treadle, cls: type[Findable]) -> str | None:
+    """Give the id of the newest object; of runs that of the newest one that is no other's child."""
+    after: str | None = None
+    while True:
+        page = await treadle.store.list(cls, treadle.tenant, limit=1 if after is None else 100, after=after)
+        for found in page:
+            if not isinstance(found, Run) or found.parent_id is None:
+                return found.id
+        if not page:
+            return None
+        after = page[-1].id

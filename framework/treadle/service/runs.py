@@ -45,6 +45,7 @@ from treadle.service.answers import (
 from treadle.service.ids import one_id
 from treadle.service.requests import request_of
 from treadle.service.threads import append
+from treadle.service.workflows import is_workflow_id
 from treadle.store.base import Checkpoint, Graph, Order, Request
 from treadle.text import clean
 
@@ -92,6 +93,7 @@ class Walks:
         self.broken: dict[str, BaseException] = {}
         self.prepared: dict[tuple[str, str, int], Prepared] = {}
         self.graphs: dict[tuple[str, str, int], tuple[StepGraph, tuple[Graph, ...]]] = {}
+        self.plans: dict[str, Prepared] = {}
 
 
 class Runs:
@@ -173,7 +175,7 @@ class Runs:
         request = _request(thread_id, agent, given, now_ms=treadle.clock.now_ms())
         if request is not None:
             await treadle.store.asked(treadle.tenant, request)
-        graph, text = self._graph(agent)
+        graph, text = self.graph_of(agent)
         now = treadle.clock.now_ms()
         lifetime_s = _lifetime_s(given.ttl if given.ttl is not None else treadle.project.defaults.run_ttl)
         on_busy = given.on_busy or treadle.project.defaults.on_busy
@@ -197,8 +199,8 @@ class Runs:
             agent_id=agent.id,
             agent_version=agent.version,
             graph=graph.digest,
-            model=known.plan.model if known else "",
-            inputs=check_inputs(agent.spec, given.inputs) if agent.spec.inputs or given.inputs else {},
+            model=known.agent.model if known else "",
+            inputs=check_inputs(agent.spec.inputs, given.inputs) if agent.spec.inputs or given.inputs else {},
             overrides=overrides,
             metadata=dict(given.metadata),
             created_ms=now,
@@ -208,13 +210,13 @@ class Runs:
         prepared: Prepared | ConfigurationError | None = known
         if prepared is None:
             try:
-                prepared = self._prepare(run, agent, graph)
+                prepared = self.prepared(run, agent, graph)
             except ConfigurationError as e:
                 if not given.fails_late or e.error_code != UNAVAILABLE:
                     raise
                 prepared = e
             else:
-                run = run.model_copy(update={"model": prepared.plan.model})
+                run = run.model_copy(update={"model": prepared.agent.model})
         first = [treadle.messages.draft(on, **m) for m in given.messages]
         if thread is not None:
             first = [m.model_copy(update={"seq": seq}) for seq, m in enumerate(first, 1)]
@@ -245,7 +247,7 @@ class Runs:
             prepared = replace(prepared, rows=tuple(m for m in stored if isinstance(m, Message)))
         return cast("Run", stored[-1]), prepared
 
-    def _graph(self, agent: Agent) -> tuple[StepGraph, tuple[Graph, ...]]:
+    def graph_of(self, agent: Agent) -> tuple[StepGraph, tuple[Graph, ...]]:
         """Give an agent's step graph, and what of it the store may not have yet."""
         known = self._graphs.get((agent.tenant, agent.id, agent.version))
         if known is not None:
@@ -253,7 +255,7 @@ class Runs:
         graph = compile_agent(agent)
         return graph, (Graph(graph.digest, graph.text),)
 
-    def _prepare(self, run: Run, agent: Agent, graph: StepGraph) -> Prepared:
+    def prepared(self, run: Run, agent: Agent, graph: StepGraph) -> Prepared:
         """Plan a run; runs of one agent that change nothing of it share a plan."""
         prepared = Prepared(graph, self._treadle.plan(run, agent), start(graph))
         if run.overrides == _NOTHING and not _is_templated(agent.spec):
@@ -266,6 +268,8 @@ class Runs:
         Errors: ConfigurationError; NotFound.
         """
         treadle = self._treadle
+        if is_workflow_id(run.agent_id):
+            return await treadle.scoped(run.tenant).workflows.prepare(run)
         key = (run.tenant, run.agent_id, run.agent_version)
         known = self._shared.get(key)
         if known is not None and run.overrides == _NOTHING:
@@ -275,7 +279,7 @@ class Runs:
         if graph is None or graph.digest != run.graph:
             graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
             self._graphs[key] = (graph, ())
-        return self._prepare(run, agent, graph)
+        return self.prepared(run, agent, graph)
 
     def walk(self, run: Run, prepared: Prepared | None) -> None:
         """Walk a run that this process has claimed, in the background.
@@ -466,11 +470,32 @@ class Runs:
     async def _whole(self, run: Run) -> Run:
         """Give the run with what its thread holds for it: the calls that wait, and the answer."""
         if run.status == "requires_action":
-            pending = [p.model_copy(update={"call": await self._call(run, p)}) for p in run.pending]
-            return run.model_copy(update={"pending": tuple(pending)})
+            return run.model_copy(update={"pending": await self._told(run)})
+        if is_workflow_id(run.agent_id):
+            return run
         if run.status == "completed" and run.output is None:
             return run.model_copy(update={"output": await self._output(run)})
         return run
+
+    async def _told(self, run: Run) -> tuple[PendingCall, ...]:
+        """Give what a run waits for with the calls and the questions themselves, those of its child runs included."""
+        owners: dict[str, Run] = {run.id: run}
+        steps: dict[str, dict[str, Step]] = {}
+        told: list[PendingCall] = []
+        for pending in run.pending:
+            id_ = pending.run_id or run.id
+            if id_ not in owners:
+                owners[id_] = await self._treadle.store.get(Run, run.tenant, id_)
+            if pending.action != "answer":
+                told.append(pending.model_copy(update={"call": await self._call(owners[id_], pending)}))
+                continue
+            if id_ not in steps:
+                steps[id_] = {
+                    s.path: s for s in await self._treadle.store.steps(run.tenant, id_) if s.is_open
+                }
+            step = steps[id_].get(pending.path)
+            told.append(pending.model_copy(update={"asks": step.question if step is not None else None}))
+        return tuple(told)
 
     async def _call(self, run: Run, pending: PendingCall) -> ToolCall:
         call = (await self._row(run, pending.reply_seq)).tool_calls[pending.call_index]
@@ -629,7 +654,7 @@ class Runs:
             texts,
             steps={s.path: s for s in await self._treadle.store.steps(run.tenant, run.id)},
             last_seq=await self._last_seq(run),
-            tools=prepared.plan.tools,
+            tools=prepared.agent.tools,
             now_ms=self._treadle.clock.now_ms(),
         )
         try:
@@ -704,7 +729,7 @@ class Runs:
         prepared = await self.prepare(run)
         binds = pending.digest
         if verdict == "approve":
-            binds = approved(run, pending, prepared.plan.tools, arguments=arguments, seen=digest)
+            binds = approved(run, pending, prepared.agent.tools, arguments=arguments, seen=digest)
         decision = Decision(
             verdict=verdict,
             by=by,

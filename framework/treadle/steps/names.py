@@ -122,19 +122,8 @@ def _single(value: str) -> str | None:
         return None
     inner = said[2:-2].strip("-").strip()
     # Two expressions side by side are a text; one that does not stand by itself is one, too.
-    if expression.check(inner, names=_ANY):
-        return None
-    return inner
-
-
-class _Any(frozenset[str]):
-    """Every name there is."""
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str)
-
-
-_ANY = _Any()
+    problems = expression.check(inner, names=frozenset())
+    return None if any(problem.name is None for problem in problems) else inner
 
 
 def why(error: DefinitionError) -> str:

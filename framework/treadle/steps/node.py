@@ -61,6 +61,8 @@ class WorkflowPlan:
     kept: frozenset[str] = frozenset()
     """The nodes whose results others read."""
     stand_in: StandIn | None = None
+    model_named: Callable[[str], Model] | None = None
+    """Gives the model of a name, for functions that ask one; ConfigurationError where there is none of that name."""
 
 
 class FrameView(NamedTuple):
@@ -98,7 +100,9 @@ def _ignore(_: Delta) -> None:
 class Recorded(NamedTuple):
     """A call that a function made through its context, to be kept as a step of its own.
 
-    Shapes: `ordinal` counts the calls of the function from 0; `status` is in_progress for a question that waits.
+    A call may be recorded twice: in_progress first, then its end. Shapes: `ordinal` counts the calls of the function from 0;
+    `status` is in_progress for a question that waits, and for a call that is made once only, before it is made.
+    `statements` are written with it, or it is refused with a StatementError.
     """
 
     ordinal: int
@@ -110,6 +114,8 @@ class Recorded(NamedTuple):
     error: RunError | None = None
     usage: Usage | None = None
     question: Question | None = None
+    used: Used | None = None
+    statements: Sequence[Statement] = ()
 
 
 async def _unkept(_: Recorded) -> None:
@@ -192,6 +198,8 @@ class NodeEffects(NamedTuple):
     child: ChildRequest | None = None
     key: str | None = None
     retry_after_s: float | None = None
+    opens: bool = False
+    """A frame begins lanes; it ends with another step."""
     suspends: bool = False
     """The function waits for the answer to a call that it recorded; it is called again from its top then."""
 

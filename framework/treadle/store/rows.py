@@ -62,6 +62,8 @@ def spec(record: Agent | Workflow) -> str:
     if isinstance(record, Agent):
         return record.spec.canonical()
     body = record.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if record.pins:
+        body["pins"] = record.pins
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -80,6 +82,8 @@ def agent(tenant: str, row: Row) -> Agent:
 
 def workflow(tenant: str, row: Row) -> Workflow:
     """Read a workflow: id, version, name, origin, created_ms, spec."""
+    body: dict[str, Any] = _loads(row[5])
+    pins = body.pop("pins", {})
     return Workflow(
         id=row[0],
         tenant=tenant,
@@ -87,7 +91,8 @@ def workflow(tenant: str, row: Row) -> Workflow:
         name=row[2],
         origin=row[3],
         created_ms=row[4],
-        spec=WorkflowSpec.model_validate_json(row[5]),
+        spec=WorkflowSpec.model_validate(body),
+        pins=pins,
     )
 
 
@@ -112,8 +117,10 @@ def thread_body(record: Thread) -> str | None:
 
 
 def thread(tenant: str, row: Row) -> Thread:
-    """Read a thread: id, created_ms, body."""
+    """Read a thread: id, created_ms, body, fork_of, forked_at."""
     body: dict[str, Any] = _loads(row[2]) if row[2] else {}
+    if row[3] is not None:
+        body |= {"forked_from": row[3], "forked_at": row[4] or 0}
     return Thread(id=row[0], tenant=tenant, created_ms=row[1], **body)
 
 

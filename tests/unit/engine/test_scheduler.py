@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.engine.scheduler import State, fold, fold_all, start
+from treadle.engine.activation import State
+from treadle.engine.scheduler import fold, fold_all, start
 from treadle.errors import GraphError
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import END, START, Edge, Node, StepGraph

@@ -1,0 +1,1143 @@
+"""Walk a run of a workflow: start what is ready, whatever else is still under way, until it ends or only waits.
+
+Rules
+
+1. There is no barrier: a step starts when it is ready and there is room, and is folded when it ends.
+2. What only computes and chooses is written with the next thing that takes time; what it wrote is folded at once.
+3. A child run is walked by the walk of its parent and under its lease; nobody else claims it.
+4. A step of a lane that nothing waits for any more is stopped, and is cancelled where the journal has it open.
+5. Where nothing can start and nothing is under way, the run rests: the journal says what it waits for, no process is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+from treadle import registry
+from treadle.engine import frames, scheduler
+from treadle.engine.activation import Activation, State
+from treadle.errors import DefinitionError, LeaseLost, StatementError, StoreError, TreadleError
+from treadle.graph.nodes import Node, StepGraph
+from treadle.lifecycle import is_terminal
+from treadle.objects.event import Event
+from treadle.objects.message import Message
+from treadle.objects.record import parse_duration
+from treadle.objects.run import PendingCall, Run, RunError, RunStatus, Usage
+from treadle.objects.run_step import Step, StepKind, Used
+from treadle.steps import NODES
+from treadle.steps import child as child_steps
+from treadle.steps.base import Intent
+from treadle.steps.leaving import Left, leave
+from treadle.steps.names import View, evaluate, text, why
+from treadle.steps.node import (
+    ChildRequest,
+    FrameView,
+    Lane,
+    NodeContext,
+    NodeEffects,
+    NodeKind,
+    Recorded,
+    WorkflowPlan,
+    failed,
+)
+from treadle.store.base import Cached, Checkpoint, Statement, Stored
+
+if TYPE_CHECKING:
+    from treadle.engine.executor import Executor, Handle, Prepared
+
+logger = logging.getLogger("treadle.engine")
+
+GATHERED = 200
+"""How many steps that only compute are gathered before they are written."""
+SHORT_MS = 2_000
+"""A wait that is not worth letting the run go for."""
+DISPATCHED, CHILD, PERSON, TIMER, ANSWERED = "dispatched", "child", "person", "timer", "answered"
+"""What the edge of an open step says it is open for."""
+
+
+class Made(NamedTuple):
+    """A child run that is to be kept: the records that come with it, itself last, and what it is walked with."""
+
+    records: tuple[Stored, ...]
+    run: Run
+    prepared: Prepared
+    message: Message | None = None
+    """A row for the thread of the parent, where the child shares it."""
+
+
+class Children(Protocol):
+    """What a walk needs to run agents and other workflows."""
+
+    async def make(
+        self, parent: Run, request: ChildRequest, *, path: str, attempt: int, limits: Mapping[str, Any]
+    ) -> Made:
+        """Give a new child run.
+
+        Errors: TreadleError for what cannot be had here.
+        """
+        ...
+
+    async def prepare(self, run: Run) -> Prepared:
+        """Give what a child run is walked with."""
+        ...
+
+    async def wake(self, run: Run) -> Run:
+        """Let a child run go on that waited for a time which has come."""
+        ...
+
+    async def said(self, run: Run) -> tuple[list[Message], bool]:
+        """Give what a run said, in order, and whether the last of it is JSON."""
+        ...
+
+
+_kinds: dict[str, NodeKind] = {}
+
+
+def kind_of(type_: str) -> NodeKind:
+    """Give how a type of node is executed."""
+    found = _kinds.get(type_)
+    if found is None:
+        found = _kinds[type_] = cast("NodeKind", registry.lookup("nodes", NODES, type_))
+    return found
+
+
+class _Results:
+    """The last results of nodes, as the body of a node sees them: its own, then those around it."""
+
+    def __init__(self, graph: StepGraph, node: Node, found: Mapping[str, Any]) -> None:
+        self._graph, self._node, self._found = graph, node, found
+
+    def _bodies(self) -> list[str]:
+        bodies: list[str] = []
+        within = self._node.within
+        while within is not None:
+            bodies.append(f"{within}/")
+            within = self._graph.node[within].within
+        return [*bodies, ""]
+
+    def find(self, name: str) -> tuple[bool, Any]:
+        for body in self._bodies():
+            if body + name in self._found:
+                return True, self._found[body + name]
+        return False, None
+
+    def names(self) -> list[str]:
+        bodies = self._bodies()
+        names = {
+            id_.rpartition("/")[2]: None for id_ in self._found if id_.rpartition("/")[0] + "/" in bodies
+        }
+        return [*names, *(id_ for id_ in self._found if "/" not in id_)]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A step that is under way."""
+
+    activation: Activation
+    context: NodeContext
+    started_ms: int
+    n: int
+    task: asyncio.Future[Any]
+    child: str | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is folded and not written yet."""
+
+    steps: list[Step] = field(default_factory=list[Step])
+    rows: list[tuple[int, Message]] = field(default_factory=list[tuple[int, Message]])
+    events: list[Event] = field(default_factory=list[Event])
+    statements: list[Statement] = field(default_factory=list[Statement])
+    inserts: list[Stored] = field(default_factory=list[Stored])
+
+
+class WorkflowWalk:
+    """One run of a workflow, while it is walked; one use."""
+
+    def __init__(
+        self, executor: Executor, run: Run, prepared: Prepared, handle: Handle, began: float
+    ) -> None:
+        """Take what writes and publishes, the claimed run, and what it is walked with."""
+        self._executor = executor
+        self._store, self._clock, self._stream = executor.store, executor.clock, executor.stream
+        self.run = run
+        self.graph = prepared.graph
+        self.plan = cast("WorkflowPlan", prepared.plan)
+        self.state = prepared.start
+        self.handle = handle
+        self.began = began
+        self._flights: dict[str, _Flight] = {}
+        self._resting: dict[str, Run] = {}
+        self._draft = _Draft()
+        self._attempts: dict[str, int] = {}
+        self._items: dict[str, list[Any]] = {}
+        self._n = 0
+        self._result: Any = None
+        self._breached: str | None = None
+        self._writing = asyncio.Lock()
+        self._now: str | None = None
+
+    async def open(self) -> None:
+        """Read the journal of a run that was begun before."""
+        if self.run.rev > 1:
+            steps = await self._store.steps(self.run.tenant, self.run.id)
+            self.state = scheduler.fold_all(self.graph, steps)
+            self._attempts = {s.path: s.attempt for s in steps if s.edge == "retry"}
+            self._n = max((s.n + 1 for s in steps), default=0)
+            ends = [s for s in steps if s.status == "completed" and self._type(s.node) == "end"]
+            self._result = ends[-1].result if ends else None
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    async def advance(self) -> bool:
+        """Start what can start, and take what has ended; tell whether the walk is over."""
+        state = self.state
+        if self.handle.orphans:
+            await self._executor.end_children(self.run, self.handle.orphans)
+        if self._breached is not None:
+            return await self._end("incomplete", reason=self._breached)
+        if state.failed is not None:
+            return await self._end("failed", error=_error_of(state.failed))
+        if state.is_finished:
+            return await self._complete()
+        if (breach := self.breach()) is not None:
+            status: RunStatus = "expired" if breach == "expires_at" else "incomplete"
+            return await self._end(status, reason=breach)
+        if await self._start():
+            return False
+        await self._flush()
+        if self._flights:
+            await self._take()
+            return False
+        return await self._rest()
+
+    async def stop(self) -> None:
+        """Stop what is under way; nothing of it is written."""
+        flights, self._flights = list(self._flights.values()), {}
+        for flight in flights:
+            flight.task.cancel()
+        if flights:
+            await asyncio.gather(*(f.task for f in flights), return_exceptions=True)
+
+    async def land(self) -> None:
+        """Let what is under way come to its end and write it, before the run is given back."""
+        while self._flights and self.state.failed is None and not self.state.is_finished:
+            await self._take()
+        await self._flush()
+
+    def spent(self) -> tuple[Used, int]:
+        """Give what the run has used so far, and its tokens."""
+        return self._used()
+
+    async def _start(self) -> bool:
+        """Start what is ready or can go on; tell whether something was folded, so that more may be ready."""
+        folded = False
+        once: list[tuple[Activation, NodeContext, Intent]] = []
+        now = self._clock.now_ms()
+        begun = [(a, s) for a, s in self.state.open if self._goes_on(a, s, now)]
+        todo: list[tuple[Activation, Step | None]] = [*begun, *((a, None) for a in self.state.ready)]
+        for activation, step in todo:
+            if activation.path in self._flights or activation.not_before_ms > now:
+                continue
+            if self._is_suspended(activation.path) or not self._is_there(activation.path):
+                continue
+            if step is not None and step.child is not None:
+                folded |= await self._look_at_child(activation, step)
+                continue
+            node = self.graph.node[activation.node]
+            kind = kind_of(node.params["type"])
+            is_new = step is None and not activation.frame
+            if is_new and node.max_visits is not None and activation.visit > node.max_visits:
+                self._breached = "max_visits"
+                return True
+            if (kind.perform is not None or node.kind == "child_run") and not self._has_room(once):
+                continue
+            context = self._context(activation, step)
+            effects = self._prepared(kind, context)
+            if isinstance(effects, NodeEffects):
+                await self._finish(activation, context, effects, started_ms=self._clock.now_ms(), begun=step)
+                folded = True
+            elif (kept := await self._cached(context)) is not None:
+                await self._finish(activation, context, kept, started_ms=self._clock.now_ms(), begun=step)
+                folded = True
+            else:
+                once.append((activation, context, effects))
+            if len(self._draft.steps) >= GATHERED:
+                await self._flush()
+            if self.state.failed is not None or self.state.is_finished or self.handle.is_stopping:
+                break
+        await self._launch(once)
+        return folded
+
+    def _goes_on(self, activation: Activation, step: Step, now: int) -> bool:
+        """Tell whether an open step has what it waited for."""
+        if activation.path in self._flights:
+            return False
+        if step.child is not None:
+            resting = self._resting.get(activation.path)
+            return resting is None or (resting.wake_ms is not None and resting.wake_ms <= now)
+        if step.edge in (ANSWERED, DISPATCHED):
+            return True
+        due = step.wake_ms or (step.question.until_ms if step.question is not None else None)
+        return due is not None and due <= now
+
+    def _is_there(self, path: str) -> bool:
+        """Tell whether a step may still start: what was folded meanwhile may have closed its frame."""
+        state = self.state
+        return any(a.path == path for a in state.ready) or any(o[0].path == path for o in state.open)
+
+    def _is_suspended(self, path: str) -> bool:
+        """Tell whether a function waits for the answer to a call of its own."""
+        calls = self.state.recorded.get(path)
+        return calls is not None and any(self._waits(call) for call in calls.values())
+
+    def _waits(self, call: Step) -> bool:
+        return call.is_open and call.edge != ANSWERED
+
+    def _has_room(self, more: Sequence[object]) -> bool:
+        return len(self._flights) + len(more) < self.plan.limits.max_concurrency
+
+    def _prepared(self, kind: NodeKind, context: NodeContext) -> Intent | NodeEffects:
+        stand_in = self.plan.stand_in
+        if stand_in is not None and context.frame is None:
+            effects = stand_in(context.node.id, context.path)
+            if effects is not None:
+                return effects
+        try:
+            if context.begun is not None and context.begun.edge == DISPATCHED:
+                return _unsettled(context)
+            return kind.prepare(context)
+        except DefinitionError as e:
+            return failed("code_error", why(e))
+
+    async def _launch(self, chosen: Sequence[tuple[Activation, NodeContext, Intent]]) -> None:
+        """Perform steps in the background; one that may be made once only is written down before it is."""
+        if not chosen:
+            return
+        places = {activation.path: self._take_n(context.begun) for activation, context, _ in chosen}
+        now = self._clock.now_ms()
+        is_once = False
+        for activation, context, intent in chosen:
+            self._announce(activation, context)
+            if intent.effect == "once":
+                is_once = True
+                row = self._row(activation, context, places[activation.path], now, edge=DISPATCHED)
+                self._fold(row)
+        if is_once:
+            await self._flush()
+        for activation, context, intent in chosen:
+            task = asyncio.ensure_future(self._perform(context, intent))
+            n = places[activation.path]
+            self._flights[activation.path] = _Flight(activation, context, now, n, task)
+            self.handle.begun.add(activation.path)
+
+    async def _perform(self, context: NodeContext, intent: Intent) -> NodeEffects:
+        perform = kind_of(context.params["type"]).perform
+        assert perform is not None
+        own = context.params.get("timeout")
+        limit_s = parse_duration(own) if own is not None else None
+        left_s = self._left_s()
+        bounds = [s for s in (limit_s, left_s) if s is not None]
+        bound = asyncio.timeout(max(0.0, min(bounds))) if bounds else None
+        try:
+            if bound is None:
+                return await perform(context, intent)
+            async with bound:
+                return await perform(context, intent)
+        except DefinitionError as e:
+            return failed("code_error", why(e))
+        except (LeaseLost, StoreError):
+            raise
+        except Exception as e:
+            if bound is not None and bound.expired():
+                return failed("timeout", f"it took longer than {min(bounds):g} s")
+            logger.exception("node %s of run %s broke", context.path, self.run.id)
+            said = " ".join(str(e).split())[:500]
+            return failed("code_error", f"{type(e).__name__}: {said}" if said else type(e).__name__)
+
+    async def _take(self) -> None:
+        """Wait until something has ended, and take all that has; a step that comes due meanwhile starts, too."""
+        tasks: dict[asyncio.Future[Any], _Flight] = {f.task: f for f in self._flights.values()}
+        due_ms = self._due_ms()
+        wait_s = None if due_ms is None else max(0.0, (due_ms - self._clock.now_ms()) / 1000)
+        timer = None if wait_s is None else asyncio.ensure_future(self._clock.sleep(wait_s))
+        try:
+            await asyncio.wait(
+                [*tasks, *([timer] if timer is not None else [])], return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            if timer is not None:
+                timer.cancel()
+        ended = [f for f in tasks.values() if f.task.done()]
+        for flight in ended:
+            path = flight.activation.path
+            if self._flights.pop(path, None) is None:
+                continue
+            self.handle.begun.discard(path)
+            if flight.child is not None:
+                await self._child_ended(flight, cast("Run", flight.task.result()))
+                continue
+            effects = cast("NodeEffects", flight.task.result())
+            if not self._is_there(path):
+                continue
+            await self._land(flight, effects)
+        if self.state.failed is None and not self.state.is_finished:
+            # What ends the run is written with its end.
+            await self._flush()
+
+    async def _land(self, flight: _Flight, effects: NodeEffects) -> None:
+        """Fold what a step gave; where the statements of a tool are refused, that it failed instead."""
+        activation, context = flight.activation, flight.context
+        begun = self._begun(activation.path)
+        if not effects.statements:
+            await self._finish(
+                activation, context, effects, started_ms=flight.started_ms, begun=begun, n=flight.n
+            )
+            return
+        await self._flush()
+        before = self.state
+        try:
+            await self._finish(
+                activation, context, effects, started_ms=flight.started_ms, begun=begun, n=flight.n
+            )
+            await self._flush()
+        except StatementError as e:
+            self.state, self._draft = before, _Draft()
+            refused = failed("tool_error", e.message)
+            await self._finish(
+                activation, context, refused, started_ms=flight.started_ms, begun=begun, n=flight.n
+            )
+
+    def _begun(self, path: str) -> Step | None:
+        return next((step for a, step in self.state.open if a.path == path), None)
+
+    def _due_ms(self) -> int | None:
+        """Give when the next step comes due that waits for a time."""
+        now = self._clock.now_ms()
+        times = [a.not_before_ms for a in self.state.ready if a.not_before_ms > now]
+        for activation, step in self.state.open:
+            if activation.path in self._flights:
+                continue
+            if step.child is not None:
+                resting = self._resting.get(activation.path)
+                times += [resting.wake_ms] if resting is not None and resting.wake_ms is not None else []
+                continue
+            due = step.wake_ms or (step.question.until_ms if step.question is not None else None)
+            times += [due] if due is not None else []
+        for calls in self.state.recorded.values():
+            times += [
+                c.question.until_ms
+                for c in calls.values()
+                if c.is_open and c.question and c.question.until_ms
+            ]
+        return min(times, default=None)
+
+    # -- what nodes see --------------------------------------------------------------------------------------
+
+    def _type(self, node: str) -> str:
+        return self.graph.node[node].params["type"]
+
+    def _context(self, activation: Activation, begun: Step | None) -> NodeContext:
+        node = self.graph.node[activation.node]
+        calls = self.state.recorded.get(activation.path)
+        teller = self._executor.teller(self.run, activation.path)
+        return NodeContext(
+            run=self.run,
+            plan=self.plan,
+            node=node,
+            path=activation.path,
+            visit=activation.visit,
+            view=self._view(activation.lane, node),
+            clock=self._clock,
+            attempt=begun.attempt if begun is not None else self._attempts.get(activation.path, 0) + 1,
+            emit=teller or _ignore,
+            has_spoken=(lambda: teller.has_spoken) if teller is not None else _never,
+            timeout_s=self._left_s(),
+            begun=begun,
+            frame=self._frame_view(activation.frame) if activation.frame else None,
+            recorded=dict(calls.items()) if calls is not None else {},
+            record=partial(self._record, activation),
+        )
+
+    def _view(self, lane: str, node: Node) -> View:
+        values = frames.values_of(self.state, lane)
+        return View(
+            inputs=self.run.inputs,
+            state=values.state,
+            results=_Results(self.graph, node, values.results),
+            more=self._more(self.state, lane),
+        )
+
+    def _more(self, state: State, lane: str) -> dict[str, Any]:
+        """Give the names that a lane sees beside inputs, state and results."""
+        run = self.run
+        if self._now is None:
+            self._now = datetime.fromtimestamp(run.created_ms // 1000, UTC).isoformat()
+        usage = {"prompt_tokens": state.prompt_tokens, "completion_tokens": state.completion_tokens}
+        started = (run.started_ms or run.created_ms) // 1000
+        more: dict[str, Any] = {
+            "run": {"id": run.id, "thread_id": run.thread_id, "started_at": started, "usage": usage},
+            "now": self._now,
+        }
+        for inner, frame in frames.lanes_of(state, lane):
+            if frame.kind == "loop":
+                more.setdefault("loop", {"iteration": inner.number})
+            elif frame.kind == "map":
+                params = self.graph.node[frame.node].params
+                more.setdefault(params.get("as", "item"), self._items_of(frame)[inner.number])
+                more.setdefault(params.get("index_as", "index"), inner.number)
+        return more
+
+    def _items_of(self, frame: frames.Frame) -> list[Any]:
+        """Give the list that a map goes over, as it was when the map began."""
+        items = self._items.get(frame.path)
+        if items is None:
+            node = self.graph.node[frame.node]
+            view = View(
+                self.run.inputs,
+                frame.seen.state,
+                _Results(self.graph, node, frame.seen.results),
+                self._more(self.state, frame.lane),
+            )
+            items = self._items[frame.path] = cast("list[Any]", evaluate(node.params["over"], view))
+        return items
+
+    def _frame_view(self, path: str) -> FrameView:
+        frame = cast("frames.Frame", self.state.frames[path])
+        ended = [
+            Lane(n, e.status, e.last, e.error, partial(self._ended_view, frame, n, e))
+            for n, e in sorted(frame.ended.items())
+        ]
+        return FrameView(path, frame.total, frame.total if frame.kind == "loop" else 0, ended)
+
+    def _ended_view(self, frame: frames.Frame, number: int, ended: frames.Ended) -> View:
+        """Give what a lane saw when it ended."""
+        values = cast("frames.Values", self.state.values[ended.values])
+        more = self._more(self.state, frame.lane)
+        params = self.graph.node[frame.node].params
+        if frame.kind == "loop":
+            more["loop"] = {"iteration": number}
+        elif frame.kind == "map":
+            more[params.get("as", "item")] = self._items_of(frame)[number]
+            more[params.get("index_as", "index")] = number
+        inner = Node(f"{frame.node}/", "frame", within=frame.node)
+        return View(self.run.inputs, values.state, _Results(self.graph, inner, values.results), more)
+
+    # -- how steps end ---------------------------------------------------------------------------------------
+
+    async def _finish(
+        self,
+        activation: Activation,
+        context: NodeContext,
+        effects: NodeEffects,
+        *,
+        started_ms: int,
+        begun: Step | None,
+        n: int | None = None,
+    ) -> None:
+        """Fold what a node gave: the step has ended, waits, or is made again."""
+        if n is None:
+            n = self._take_n(begun)
+        if effects.suspends:
+            # The calls that the function made are in the journal; the function itself begins anew.
+            return
+        if effects.status == "in_progress":
+            await self._wait_for(activation, context, effects, n, started_ms)
+            return
+        left = leave(context, effects, reduce=frames.reduced)
+        now = self._clock.now_ms()
+        row = self._row(activation, context, n, started_ms, left=left, effects=effects, ended_ms=now)
+        if left.again_s is not None:
+            self._attempts[activation.path] = row.attempt
+            row = row.model_copy(update={"wake_ms": now + int(left.again_s * 1000)})
+        if left.status == "completed":
+            self._keep_cached(context, left, now)
+            if self._type(activation.node) == "end":
+                self._result = left.result
+        if effects.message is not None:
+            self._draft.rows.append((len(self._draft.steps), effects.message))
+            row = row.model_copy(update={"said": True})
+        self._draft.statements += effects.statements
+        self._doom(self._fold(row))
+
+    def _fold(self, row: Step) -> State:
+        """Take a row into the state and the draft; give the state before."""
+        before = self.state
+        self._draft.steps.append(row)
+        self.state = scheduler.fold(self.graph, before, row)
+        return before
+
+    def _doom(self, before: State) -> None:
+        """Stop what nothing waits for any more, and close it in the journal where that has it open."""
+        if before.frames is self.state.frames:
+            return
+        alive = {a.path for a in self.state.ready}
+        closing = [f for f in self.state.frames.values() if f.is_closing]
+        lost = [
+            (a, s)
+            for a, s in self.state.open
+            if any(frames.is_within(self.state, a.lane, f.path) for f in closing)
+        ]
+        alive |= {a.path for a, _ in self.state.open} - {a.path for a, _ in lost}
+        for path in [p for p in self._flights if p not in alive]:
+            flight = self._flights.pop(path)
+            flight.task.cancel()
+            self.handle.begun.discard(path)
+        for activation, step in lost:
+            self._resting.pop(activation.path, None)
+            if step.child is not None:
+                self.handle.orphans.append(step.child)
+            note = "outcome unknown: it was under way" if step.edge == DISPATCHED else None
+            self._fold(
+                step.model_copy(
+                    update={
+                        "status": "cancelled",
+                        "edge": None,
+                        "ended_ms": self._clock.now_ms(),
+                        "note": note,
+                    }
+                )
+            )
+
+    async def _wait_for(
+        self, activation: Activation, context: NodeContext, effects: NodeEffects, n: int, started_ms: int
+    ) -> None:
+        """Write that a step is open, and what it waits for."""
+        if effects.child is not None:
+            await self._begin_child(activation, context, effects, n, started_ms)
+            return
+        edge = PERSON if effects.question is not None else TIMER
+        row = self._row(activation, context, n, started_ms, edge=edge, effects=effects)
+        self._fold(row)
+        data: dict[str, Any] = {"kind": row.kind, "waits": edge}
+        self._draft.events.append(Event(self.run.id, "thread.run.step.in_progress", activation.path, data))
+
+    def _row(
+        self,
+        activation: Activation,
+        context: NodeContext,
+        n: int,
+        started_ms: int,
+        *,
+        edge: str | None = None,
+        left: Left | None = None,
+        effects: NodeEffects | None = None,
+        ended_ms: int | None = None,
+        child: str | None = None,
+    ) -> Step:
+        """Give the journal's row of a step: ended as `left` says, or open."""
+        begun = context.begun
+        more: dict[str, Any] = {}
+        if effects is not None:
+            more = {
+                "fan": effects.fan, "usage": effects.usage, "used": effects.used, "question": effects.question,
+                "wake_ms": effects.wake_ms, "key": effects.key,
+            }  # fmt: skip
+        if left is not None:
+            more |= {
+                "status": left.status, "edge": left.edge, "result": left.result,
+                "writes": dict(left.writes) if left.writes else None, "last_error": left.error, "note": left.note,
+                "wake_ms": None,
+            }  # fmt: skip
+        else:
+            more |= {"status": "in_progress", "edge": edge}
+        if begun is not None:
+            more["question"] = more.get("question") or begun.question
+            more["key"] = more.get("key") or begun.key
+            child = child or begun.child
+        return Step.trusted(
+            {
+                "run_id": self.run.id,
+                "tenant": self.run.tenant,
+                "n": n,
+                "path": activation.path,
+                "node": activation.node,
+                "kind": self.graph.node[activation.node].kind,
+                "attempt": context.attempt,
+                "fence": self.run.fence,
+                "cause": activation.cause,
+                "started_ms": begun.started_ms if begun is not None else started_ms,
+                "ended_ms": ended_ms,
+                "tool": _tool(context),
+                "child": child,
+                **more,
+            }
+        )
+
+    def _take_n(self, begun: Step | None = None) -> int:
+        if begun is not None:
+            return begun.n
+        n = max(self._n, self.state.n)
+        self._n = n + 1
+        return n
+
+    def _announce(self, activation: Activation, context: NodeContext) -> None:
+        """Tell readers that a step began."""
+        run_id = self.run.id
+        if not self._stream.is_followed(run_id):
+            return
+        data: dict[str, Any] = {"kind": self.graph.node[activation.node].kind}
+        if (tool := _tool(context)) is not None:
+            data["tool"] = tool
+        self._stream.publish(run_id, [Event(run_id, "thread.run.step.in_progress", activation.path, data)])
+
+    async def _record(self, activation: Activation, call: Recorded) -> None:
+        """Keep a call that a function made."""
+        path = f"{activation.path}/{call.ordinal}"
+        calls = self.state.recorded.get(activation.path)
+        known = calls.get(call.ordinal) if calls is not None else None
+        now = self._clock.now_ms()
+        kind: StepKind = call.kind
+        row = Step.trusted(
+            {
+                "run_id": self.run.id,
+                "tenant": self.run.tenant,
+                "n": self._take_n(known),
+                "path": path,
+                "node": activation.node,
+                "kind": kind,
+                "status": call.status,
+                "fence": self.run.fence,
+                "cause": activation.path,
+                "started_ms": call.started_ms,
+                "ended_ms": None if call.status == "in_progress" else now,
+                "edge": PERSON if call.status == "in_progress" else None,
+                "tool": call.tool,
+                "result": call.result,
+                "last_error": call.error,
+                "usage": call.usage,
+                "question": call.question,
+            }
+        )
+        self._fold(row)
+        await self._flush()
+
+    # -- results that are kept -------------------------------------------------------------------------------
+
+    async def _cached(self, context: NodeContext) -> NodeEffects | None:
+        """Give the result of an earlier visit with the same key, where the node keeps results."""
+        key = self._cache_key(context)
+        if key is None or context.begun is not None:
+            return None
+        found = await self._store.cached(self.run.tenant, key, now_ms=self._clock.now_ms())
+        return (
+            None
+            if found is None
+            else NodeEffects(result=json.loads(found), note="kept from an earlier visit")
+        )
+
+    def _cache_key(self, context: NodeContext) -> str | None:
+        cache = context.params.get("cache")
+        if cache is None:
+            return None
+        # The node as it is declared counts: a changed node gives other results.
+        told = json.dumps(
+            [self.run.agent_id, context.node.to_json(), text(cache["key"], context.view)], sort_keys=True
+        )
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def _keep_cached(self, context: NodeContext, left: Left, now: int) -> None:
+        if left.error is not None or left.note is not None or context.params.get("cache") is None:
+            return
+        key = self._cache_key(context)
+        assert key is not None
+        until = now + int(parse_duration(context.params["cache"]["ttl"]) * 1000)
+        self._draft.inserts.append(Cached(key, json.dumps(left.result), until))
+
+    # -- children --------------------------------------------------------------------------------------------
+
+    async def _begin_child(
+        self, activation: Activation, context: NodeContext, effects: NodeEffects, n: int, started_ms: int
+    ) -> None:
+        """Make a child run, written with the step that waits for it, and walk it."""
+        request = effects.child
+        assert request is not None
+        children = self._executor.children
+        try:
+            made = await children.make(
+                self.run, request, path=activation.path, attempt=context.attempt, limits=self._left()
+            )
+        except (LeaseLost, StoreError):
+            raise
+        except Exception as e:  # noqa: BLE001 - whatever keeps a child from being made is the node's failure
+            await self._finish(activation, context, failed(*_told(e)), started_ms=started_ms, begun=None, n=n)
+            return
+        row = self._row(activation, context, n, started_ms, edge=CHILD, effects=effects, child=made.run.id)
+        if made.message is not None:
+            self._draft.rows.append((len(self._draft.steps), made.message))
+        self._fold(row)
+        data = {"kind": "child_run", "child": made.run.id}
+        self._draft.events.append(Event(self.run.id, "thread.run.step.in_progress", activation.path, data))
+        inserted = await self._flush(also=made.records)
+        child = next((r for r in reversed(inserted) if isinstance(r, Run)), made.run)
+        self._walk_child(activation, context, child, made.prepared, row)
+
+    def _walk_child(
+        self, activation: Activation, context: NodeContext, child: Run, prepared: Prepared, begun: Step
+    ) -> None:
+        handle = self._executor.handle(child.id)
+        handle.outer = self.breach
+        self.handle.children[child.id] = handle
+        task = asyncio.ensure_future(self._executor.execute(child, prepared))
+        self._flights[activation.path] = _Flight(
+            activation, context, begun.started_ms, begun.n, task, child.id
+        )
+        self._resting.pop(activation.path, None)
+
+    async def _look_at_child(self, activation: Activation, step: Step) -> bool:
+        """Go on with a child run as it is now; tell whether its step has ended."""
+        assert step.child is not None
+        context = self._context(activation, step)
+        child = await self._store.get(Run, self.run.tenant, step.child)
+        now = self._clock.now_ms()
+        if child.status == "requires_action" and child.wake_ms is not None and child.wake_ms <= now:
+            child = await self._executor.children.wake(child)
+        if is_terminal(child.status):
+            await self._conclude(activation, context, child, step)
+            return True
+        if child.status == "requires_action":
+            self._resting[activation.path] = child
+            return False
+        if child.status == "in_progress" and child.walker is None and (child.wake_ms or 0) > now:
+            self._resting[activation.path] = child
+            return False
+        if not self._has_room(()):
+            return False
+        prepared = await self._executor.children.prepare(child)
+        claimed = await self._store.claim(
+            child.tenant, child.id, self._executor.lease.walker, now_ms=now, rev=child.rev
+        )
+        self._walk_child(activation, context, claimed.run, prepared, step)
+        return False
+
+    async def _child_ended(self, flight: _Flight, child: Run) -> None:
+        path = flight.activation.path
+        self.handle.children.pop(child.id, None)
+        begun = self._begun(path)
+        if begun is None:
+            return
+        if is_terminal(child.status):
+            await self._conclude(flight.activation, flight.context, child, begun)
+        else:
+            self._resting[path] = child
+
+    async def _conclude(self, activation: Activation, context: NodeContext, child: Run, begun: Step) -> None:
+        """End the step of a child run that has ended."""
+        self._resting.pop(activation.path, None)
+        messages, is_structured = await self._executor.children.said(child)
+        used = await self._executor.used(child)
+        context = context._replace(begun=begun, view=self._view(activation.lane, context.node))
+        effects = child_steps.outcome(context, child, messages, used, is_structured=is_structured)
+        await self._finish(activation, context, effects, started_ms=begun.started_ms, begun=begun, n=begun.n)
+
+    # -- limits ----------------------------------------------------------------------------------------------
+
+    def breach(self) -> str | None:
+        """Give the name of a limit that the run has reached, its child runs included."""
+        if self.handle.outer is not None and (outer := self.handle.outer()) is not None:
+            return outer
+        limits, run = self.plan.limits, self.run
+        if run.expires_ms is not None and self._clock.now_ms() >= run.expires_ms:
+            return "expires_at"
+        used, tokens = self._used()
+        bounds: tuple[tuple[str, float | None, float, bool], ...] = (
+            ("max_steps", limits.max_steps, used.steps, False),
+            ("max_tool_calls", limits.max_tool_calls, used.tool_calls, False),
+            ("max_model_calls", limits.max_model_calls, used.model_calls, False),
+            ("max_tokens", limits.max_tokens, tokens, True),
+            ("max_cost_usd", limits.max_cost_usd, used.cost_usd, True),
+        )
+        for name, most, count, is_reached in bounds:
+            if most is not None and (count >= most and count > 0 if is_reached else count > most):
+                return name
+        if limits.timeout is not None and self._walked_s() >= parse_duration(limits.timeout):
+            return "timeout"
+        return None
+
+    def _used(self) -> tuple[Used, int]:
+        """Give what the run has used, child runs that are under way included, and its tokens."""
+        state = self.state
+        used = Used(
+            steps=state.steps,
+            tool_calls=state.tool_calls,
+            model_calls=state.model_calls,
+            cost_usd=state.cost_usd,
+        )
+        tokens = state.prompt_tokens + state.completion_tokens
+        for handle in self.handle.children.values():
+            if handle.spent is not None:
+                more, more_tokens = handle.spent()
+                tokens += more_tokens
+                used = Used(
+                    steps=used.steps + more.steps,
+                    tool_calls=used.tool_calls + more.tool_calls,
+                    model_calls=used.model_calls + more.model_calls,
+                    cost_usd=used.cost_usd + more.cost_usd,
+                )
+        return used, tokens
+
+    def _left(self) -> dict[str, Any]:
+        """Give what the limits leave, by their names, for a child run."""
+        limits = self.plan.limits
+        used, tokens = self._used()
+        left: dict[str, Any] = {"max_tool_calls": max(0, limits.max_tool_calls - used.tool_calls)}
+        if limits.max_tokens is not None:
+            left["max_tokens"] = max(1, limits.max_tokens - tokens)
+        if limits.max_model_calls is not None:
+            left["max_model_calls"] = max(1, limits.max_model_calls - used.model_calls)
+        if limits.max_cost_usd is not None:
+            left["max_cost_usd"] = max(0.0, limits.max_cost_usd - used.cost_usd)
+        return left
+
+    def _walked_s(self) -> float:
+        return self.run.walked_ms / 1000 + self._clock.monotonic() - self.began
+
+    def _left_s(self) -> float | None:
+        bounds: list[float] = []
+        if self.plan.limits.timeout is not None:
+            bounds.append(parse_duration(self.plan.limits.timeout) - self._walked_s())
+        if self.run.expires_ms is not None:
+            bounds.append((self.run.expires_ms - self._clock.now_ms()) / 1000)
+        return min(bounds, default=None)
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    async def _flush(self, *, also: Sequence[Stored] = ()) -> tuple[Stored, ...]:
+        """Write what is folded; give the records that were made with it."""
+        async with self._writing:
+            draft, self._draft = self._draft, _Draft()
+            if not draft.steps and not draft.inserts and not also:
+                return ()
+            checkpoint = await self._checkpoint(draft, also)
+            committed = await self._executor.commit(self.run, checkpoint)
+            self.run = committed.run
+            return committed.inserted[len(draft.inserts) :]
+
+    async def _checkpoint(self, draft: _Draft, also: Sequence[Stored] = ()) -> Checkpoint:
+        """Give a draft as a checkpoint; rows get their places in the thread."""
+        messages: list[Message] = []
+        steps = draft.steps
+        if draft.rows:
+            seq = await self._store.length(self.run.tenant, self.run.thread_id)
+            for place, row in draft.rows:
+                seq += 1
+                messages.append(row.model_copy(update={"seq": seq}))
+                if row.run_id == self.run.id and steps[place].said:
+                    id_ = self._store.message_id(self.run.tenant, self.run.thread_id, seq)
+                    said = cast("dict[str, Any]", steps[place].result or {})
+                    result = {**said, "message_id": id_}
+                    steps[place] = steps[place].model_copy(
+                        update={"message_seq": seq, "said": row.is_listed, "result": result}
+                    )
+        return Checkpoint(
+            self.run,
+            messages=messages,
+            steps=steps,
+            events=draft.events,
+            statements=draft.statements,
+            inserts=(*draft.inserts, *also),
+            insert_by=self._executor.lease.walker if also else None,
+            is_followed=self._stream.is_followed(self.run.id),
+        )
+
+    async def _rest(self) -> bool:
+        """Let the run rest until somebody answers or a time comes; tell whether the walk is over."""
+        pending = self._pending()
+        due_ms = self._due_ms()
+        now = self._clock.now_ms()
+        if not pending and due_ms is None:
+            if any(a.path in self._flights for a in self.state.ready):
+                return False
+            stuck = (
+                ", ".join([a.path for a in self.state.ready] + [a.path for a, _ in self.state.open])
+                or "nothing"
+            )
+            return await self._end(
+                "failed",
+                error=RunError(
+                    code="server_error", message=f"nothing is left to do, and it is not over: {stuck}"
+                ),
+            )
+        if not pending and due_ms is not None and due_ms - now <= SHORT_MS:
+            await self._clock.sleep(max(0.0, (due_ms - now) / 1000))
+            return False
+        changes = {
+            "pending": pending,
+            "walked_ms": int(self._walked_s() * 1000),
+            "wake_ms": due_ms,
+        }
+        checkpoint = await self._checkpoint(self._draft)
+        self._draft = _Draft()
+        if pending:
+            event = Event(self.run.id, "thread.run.requires_action", self.run.id)
+            checkpoint = checkpoint._replace(
+                status="requires_action", changes=changes, events=[*checkpoint.events, event]
+            )
+        else:
+            data = {"until": (due_ms or 0) // 1000}
+            event = Event(self.run.id, "thread.run.in_progress", self.run.id, data)
+            checkpoint = checkpoint._replace(
+                status="in_progress", changes=changes, releases=True, events=[*checkpoint.events, event]
+            )
+        self.run = (await self._executor.commit(self.run, checkpoint)).run
+        return True
+
+    def _pending(self) -> tuple[PendingCall, ...]:
+        """Give what the run waits for somebody to do: its own questions, and what its child runs wait for."""
+        found: list[PendingCall] = []
+        for activation, step in self.state.open:
+            if step.child is not None:
+                resting = self._resting.get(activation.path)
+                if resting is not None and resting.status == "requires_action":
+                    found += [
+                        p.model_copy(update={"run_id": p.run_id or resting.id}) for p in resting.pending
+                    ]
+            elif step.question is not None and step.edge == PERSON:
+                found.append(_asks(step))
+        for calls in self.state.recorded.values():
+            found += [_asks(call) for call in calls.values() if call.is_open and call.edge == PERSON]
+        # A person comes first: outputs of clients are taken when no decision is left.
+        return tuple(found)
+
+    async def _complete(self) -> bool:
+        outputs = self._result
+        if outputs is None:
+            root = Node("", "assign", {"type": "end"})
+            view = self._view("", root)
+            try:
+                outputs = {name: evaluate(source, view) for name, source in self.plan.outputs.items()}
+            except DefinitionError as e:
+                return await self._end(
+                    "failed", error=RunError(code="invalid_output", message=f"the outputs: {why(e)}")
+                )
+        return await self._end("completed", output=outputs)
+
+    async def _end(
+        self,
+        status: RunStatus,
+        *,
+        reason: str | None = None,
+        error: RunError | None = None,
+        output: Any = None,
+    ) -> bool:
+        """End the run: stop what is under way, end the child runs, and close the journal, in one transaction."""
+        await self.stop()
+        draft, self._draft = self._draft, _Draft()
+        checkpoint = await self._checkpoint(draft)
+        self.run = await end_workflow(
+            self._executor,
+            self.run,
+            self.state,
+            status,
+            checkpoint=checkpoint,
+            walked_ms=int(self._walked_s() * 1000),
+            reason=reason,
+            error=error,
+            output=output,
+        )
+        return True
+
+
+async def end_workflow(
+    executor: Executor,
+    run: Run,
+    state: State,
+    status: RunStatus,
+    *,
+    checkpoint: Checkpoint,
+    walked_ms: int,
+    reason: str | None = None,
+    error: RunError | None = None,
+    output: Any = None,
+) -> Run:
+    """End a run of a workflow: its child runs first, then its open steps and itself, in one transaction.
+
+    Errors: LeaseLost when it has moved on.
+    """
+    if state.open or any(step.child for step in checkpoint.steps):
+        await executor.end_children(run)
+    now = executor.clock.now_ms()
+    written = {s.path: s for s in checkpoint.steps}
+    steps = [s for s in checkpoint.steps if not s.is_open]
+    opened = [step for _, step in state.open]
+    opened += [call for calls in state.recorded.values() for call in calls.values() if call.is_open]
+    for step in opened:
+        row = written.get(step.path, step)
+        note = "outcome unknown: it was under way when the run ended" if row.edge == DISPATCHED else None
+        steps.append(
+            row.model_copy(
+                update={
+                    "status": "cancelled",
+                    "edge": None,
+                    "ended_ms": now,
+                    "fence": run.fence,
+                    "note": note or row.note,
+                }
+            )
+        )
+    usage = Usage(
+        prompt_tokens=state.prompt_tokens,
+        completion_tokens=state.completion_tokens,
+        estimated=state.is_estimated,
+    )
+    changes: dict[str, Any] = {
+        "ended_ms": now,
+        "walked_ms": walked_ms,
+        "usage": usage,
+        "pending": (),
+        "wake_ms": None,
+        "last_error": error,
+        "incomplete_reason": reason if status == "incomplete" else None,
+        "output": output,
+    }
+    committed = await executor.commit(
+        run, checkpoint._replace(status=status, changes=changes, steps=steps, now_ms=now)
+    )
+    return committed.run
+
+
+def _asks(step: Step) -> PendingCall:
+    until = step.question.until_ms if step.question is not None else None
+    return PendingCall(path=step.path, reply_seq=0, call_index=0, action="answer", until_ms=until)
+
+
+def _error_of(step: Step) -> RunError:
+    """Give the error that failed a run, with the node where it happened."""
+    error = step.last_error or RunError(code="server_error", message="it failed")
+    return RunError(code=error.code, message=f"{step.node}: {error.message}")
+
+
+def _tool(context: NodeContext) -> str | None:
+    tool = context.params.get("tool")
+    if tool is None:
+        return None
+    return tool if isinstance(tool, str) else cast("dict[str, Any]", tool).get("name")
+
+
+def _unsettled(context: NodeContext) -> NodeEffects:
+    from treadle.steps.call import unsettled
+
+    return unsettled(context)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    if isinstance(error, TreadleError):
+        return "model_error", error.message if not error.hint else f"{error.message} ({error.hint})"
+    return "code_error", f"{type(error).__name__}: {error}"
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
