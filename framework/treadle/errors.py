@@ -320,11 +320,20 @@ class ToolError(TreadleError):
     code = "TR067"
 
     def __init__(
-        self, message: str | None = None, *, tool: str | None = None, retryable: bool = False
+        self,
+        message: str | None = None,
+        *,
+        tool: str | None = None,
+        retryable: bool = False,
+        kind: str = "tool_error",
     ) -> None:
-        """Name the tool; `retryable` says whether its own retry rule may repeat it."""
+        """Name the tool; `retryable` says whether its own retry rule may repeat it.
+
+        Shapes: `kind` is one of tool_error, invalid_arguments, unknown_tool, approval_rejected, outcome_unknown.
+        """
         self.tool = tool
         self.retryable = retryable
+        self.kind = kind
         super().__init__(message)
 
 
