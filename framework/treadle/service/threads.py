@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from treadle.errors import Conflict, Repeated, ThreadBusy
@@ -16,6 +16,7 @@ from treadle.store.base import Order, Request, Stored
 
 if TYPE_CHECKING:
     from treadle.service import Treadle
+    from treadle.service.transfer import Format, Imported, Lines, Progress, Tell
 
 _RACES = 5
 
@@ -158,3 +159,42 @@ class Threads:
         found = await self.get(thread)
         await self._treadle.store.delete(self._treadle.tenant, found, now_ms=self._treadle.clock.now_ms())
         return found
+
+    def export(
+        self,
+        thread: str,
+        *,
+        format: Format = "jsonl",  # noqa: A002 - it is what it is called on the command line, too
+        files: bool = True,
+        progress: Progress | None = None,
+        tell: Tell | None = None,
+    ) -> AsyncGenerator[str]:
+        """Give a thread as text, line by line, with all that its next turn needs; `import_` makes a thread of it.
+
+        Shapes: `jsonl` has every row, and the contents of files unless `files` says no; `wire` is one document, the
+        messages as a client is given them. `progress` hears how many rows are written, and of how many; `tell` what
+        to know of the export of a thread whose run is not at its end: it has the rows before the first call that waits.
+
+        Errors: NotFound; StoreError for a content that is damaged.
+        """
+        from treadle.service.transfer import export
+
+        return export(self._treadle, thread, format=format, files=files, progress=progress, tell=tell)
+
+    async def import_(self, lines: Lines, *, source: str = "lines") -> Thread:
+        """Make a thread of what `export` gave, or of messages as the wire lists them, and give it.
+
+        Shapes: lines are text or bytes, in any iterable. `source` is what errors call them.
+
+        Errors: ConfigurationError that names the first line that is wrong; then nothing is stored.
+        """
+        return cast("Thread", (await self.take_in(lines, source=source)).thread)
+
+    async def take_in(self, lines: Lines, *, source: str = "lines", dry_run: bool = False) -> Imported:
+        """Do as `import_`, and tell what was stored and what is missing; with `dry_run` all is checked, and nothing stored.
+
+        Errors: those of `import_`.
+        """
+        from treadle.service.transfer import take_in
+
+        return await take_in(self._treadle, lines, source=source, dry_run=dry_run)

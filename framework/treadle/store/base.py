@@ -14,7 +14,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -62,7 +62,17 @@ class Cached(NamedTuple):
     until_ms: int
 
 
-Stored = Noun | Graph | Blob | FileRecord | Cached
+class ThreadRows(NamedTuple):
+    """The rows of a thread that is made in the same call, read one after the other as they are kept.
+
+    Shapes: `id` is the thread's; `read` gives the rows in order, each with its `seq`, and can be asked again.
+    """
+
+    id: str
+    read: Callable[[], Iterator[Message]]
+
+
+Stored = Noun | Graph | Blob | FileRecord | Cached | ThreadRows
 """What one call can keep."""
 
 Value = None | int | float | str | bytes

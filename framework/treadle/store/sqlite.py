@@ -58,6 +58,7 @@ from treadle.store.base import (
     Stored,
     StoreStatus,
     T,
+    ThreadRows,
 )
 from treadle.store.connection import Connection, Cursor, connect
 from treadle.store.files import (
@@ -548,6 +549,10 @@ class SqliteStore:
                 return record
             case Blob():
                 self._insert_blob(tenant, record)
+                return record
+            case ThreadRows():
+                for row in record.read():
+                    self._insert_message(tenant, threads[record.id], row, run_no=None)
                 return record
             case _:
                 self.files.insert(tenant, record)
