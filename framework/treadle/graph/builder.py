@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from treadle.definition.workflow import Draft
     from treadle.graph.diff import GraphDiff
     from treadle.graph.render import Format
+    from treadle.graph.uses import Used
 
 F = TypeVar("F", bound=Callable[..., Any])
 Json = Mapping[str, Any]
@@ -129,7 +130,7 @@ class Graph:
             "description": description,
             "metadata": metadata,
             "inputs": None if inputs is None else declared(inputs, "inputs"),
-            "state": None if state is None else declared(state, "state"),
+            "state": None if state is None else declared(state, "state", has_reducers=True),
             "outputs": outputs,
             "agents": None
             if agents is None
@@ -517,6 +518,11 @@ class Graph:
         return dict(self._nodes)
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """Give what was said beside the nodes and the name, as the document has it."""
+        return dict(self._top)
+
+    @property
     def edges(self) -> tuple[Edge, ...]:
         """Give the edges: those from START, then those of each node, with the conditions and literals as labels.
 
@@ -561,6 +567,16 @@ class Graph:
         if found.spec is None or any(p.severity == "error" for p in problems):
             raise self._refused(wrong)
         return found.spec
+
+    def uses(self) -> dict[str, Used]:
+        """Give the agents and graphs that this one names, by the reference that its nodes write, those of files included.
+
+        Shapes: what only a store has is not among them; each comes with what it is called where it has no name itself.
+        Errors: GraphError as `spec` has them; DefinitionError with the problems of a file; NotFound.
+        """
+        from treadle.graph.uses import uses
+
+        return uses(self)
 
     def check(self) -> list[Problem]:
         """List everything that would keep a run from walking this graph: what `treadle validate` says of a document.
@@ -744,7 +760,7 @@ class Graph:
 
     def _body(self, id_: str, body: Graph, *, is_one: bool = False) -> Fields:
         """Give the nodes of a graph as a document has a body; what is wrong with it is told with the whole."""
-        found, problems = body._as_body(id_, is_one=is_one)  # noqa: SLF001 - another graph
+        found, problems = body._as_body(id_, is_one=is_one)
         self._problems += problems
         for reference, document in body.documents.items():
             self._keep(reference, document)

@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from treadle.definition.document import is_list, is_mapping
+from treadle.definition.flow import TIMEOUT_WORDS
 from treadle.graph.nodes import Edge, Node, StepGraph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParamChange:
+    """One thing that a graph or a node is told differently, by its name.
+
+    Shapes: `state.draft: reduce` for a part of a key; `before` or `after` is None where only the other graph has it.
+    """
+
+    name: str
+    before: Any = None
+    after: Any = None
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"{self.name} is new: {_short(self.after)}"
+        if self.after is None:
+            return f"{self.name} is gone"
+        return f"{self.name} {_short(self.before)} -> {_short(self.after)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
-    """A node that both graphs have, told differently; `fields` names what differs."""
+    """A node that both graphs have, told differently; `fields` names what differs, `params` has its params one by one."""
 
     before: Node
     after: Node
     fields: tuple[str, ...]
+    params: tuple[ParamChange, ...] = ()
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"{f} {getattr(self.before, f)!r} -> {getattr(self.after, f)!r}" for f in self.fields
-        )
+        plain = [
+            f"{f} {getattr(self.before, f)!r} -> {getattr(self.after, f)!r}"
+            for f in self.fields
+            if f != "params"
+        ]
+        return ", ".join([*plain, *map(str, self.params)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +54,8 @@ class GraphDiff:
     """What one graph has to become to be the other; empty when their nodes and edges are the same.
 
     Shapes: everything in declared order; `renamed` holds (old id, new id); edges are compared under the new
-    ids, and `edges_changed` holds (before, after) where only the label differs; `params_changed` names what the graph
-    itself is told differently.
+    ids, and `edges_changed` holds (before, after) where only the label differs; `params_changed` has what the graph itself is
+    told differently, the state's schemas and reducers key by key.
     """
 
     added: tuple[Node, ...] = ()
@@ -39,7 +65,7 @@ class GraphDiff:
     edges_added: tuple[Edge, ...] = ()
     edges_removed: tuple[Edge, ...] = ()
     edges_changed: tuple[tuple[Edge, Edge], ...] = ()
-    params_changed: tuple[str, ...] = ()
+    params_changed: tuple[ParamChange, ...] = ()
 
     def __bool__(self) -> bool:
         """Tell whether anything differs."""
@@ -55,7 +81,7 @@ class GraphDiff:
             *(f"- edge {_told(e)}" for e in self.edges_removed),
             *(f"+ edge {_told(e)}" for e in self.edges_added),
             *(f"~ edge {_told(a)} is now {_told(b)}" for a, b in self.edges_changed),
-            *(f"~ {name} of the graph" for name in self.params_changed),
+            *(f"~ {change}" for change in self.params_changed),
         ]
 
 
@@ -79,23 +105,20 @@ def diff(before: StepGraph, after: StepGraph) -> GraphDiff:
         edges_added=edges[0],
         edges_removed=edges[1],
         edges_changed=edges[2],
-        params_changed=tuple(
-            name
-            for name in dict.fromkeys((*before.params, *after.params))
-            if before.params.get(name) != after.params.get(name)
-        ),
+        params_changed=tuple(_graph_changes(before.params, after.params)),
     )
 
 
 def _change(before: Node, after: Node, kept: Mapping[str, str]) -> NodeChange:
+    params = tuple(_param_changes(_settled(before, kept), _settled(after, {})))
     fields = tuple(
         name
         for name in ("kind", "params", "expands", "max_visits")
-        if getattr(before, name) != getattr(after, name)
+        if (params if name == "params" else getattr(before, name) != getattr(after, name))
     )
     if after.within != (kept.get(before.within, before.within) if before.within else None):
         fields += ("within",)
-    return NodeChange(before=before, after=after, fields=fields)
+    return NodeChange(before=before, after=after, fields=fields, params=params)
 
 
 def _edges(
@@ -145,6 +168,8 @@ def _renamed(before: StepGraph, after: StepGraph) -> dict[str, str]:
 def _content(node: Node) -> str:
     told = node.to_json()
     del told["id"]
+    if node.params:
+        told["params"] = _settled(node, {}) | {"join": None}
     told.pop("within", None)  # a frame may have another name itself
     return json.dumps(told, sort_keys=True, default=repr)
 
@@ -159,6 +184,67 @@ def _refined(graph: StepGraph, own: Mapping[str, int], looks: dict[object, int])
         after = sorted(neighbour(e.target, e.when) for e in graph.out_edges.get(id_, ()))
         refined[id_] = looks.setdefault((look, *before, "", *after), len(looks))
     return refined
+
+
+def _settled(node: Node, kept: Mapping[str, str]) -> dict[str, Any]:
+    """Give the params of a node without the targets that its edges say as well; a join under its new id.
+
+    Errors keep their codes, a switch its literals, a list of conditions its conditions.
+    """
+    params = dict(node.params)
+    within = f"{node.within}/" if node.within is not None else ""
+    if "type" not in params:
+        return params
+    following = params.pop("next", None)
+    if is_list(following):
+        params["next"] = [{"when": r["when"]} if "when" in r else {} for r in following]
+    if is_mapping(params.get("cases")):
+        params["cases"] = list(params["cases"])
+    if params["type"] == "switch":
+        params.pop("default", None)
+    if is_list(params.get("branches")):
+        params["branches"] = len(params["branches"])
+    if is_list(params.get("on_error")):
+        params["on_error"] = [{k: v for k, v in r.items() if k != "to"} for r in params["on_error"]]
+    if params["type"] == "human" and params.get("on_timeout") not in (None, *TIMEOUT_WORDS):
+        params["on_timeout"] = "a node"
+    if "join" in params:
+        full = f"{within}{params['join']}"
+        params["join"] = kept.get(full, full)
+    return params
+
+
+def _param_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[ParamChange]:
+    """Compare what a node is told, name by name."""
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield ParamChange(name=name, before=before.get(name), after=after.get(name))
+
+
+def _graph_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[ParamChange]:
+    """Compare what graphs are told: the state key by key, and each key's schema, default and reducer apart."""
+    for change in _param_changes(before, after):
+        old: Any = change.before or {}
+        new: Any = change.after or {}
+        if not (is_mapping(old) and is_mapping(new)):
+            yield change
+            continue
+        for inner in _param_changes(old, new):
+            both = inner.before, inner.after
+            if change.name == "state" and is_mapping(both[0]) and is_mapping(both[1]):
+                for part in _param_changes(_with_reducer(both[0]), _with_reducer(both[1])):
+                    yield replace(part, name=f"state.{inner.name}: {part.name}")
+            else:
+                yield replace(inner, name=f"{change.name}.{inner.name}")
+
+
+def _with_reducer(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {"reduce": "replace", **key}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _unique(looks: Mapping[str, int]) -> dict[int, str]:

@@ -20,7 +20,12 @@ def read_graph(source: str | Path, name: str | None) -> Graph:
         name = name or named
         loaded, folder = load([Path(path)]), Path(path).resolve().parent
     loaded.raise_if_bad()
-    return _graph(_picked(loaded, name), loaded, folder, {})
+    return graph_of(_picked(loaded, name), loaded, folder)
+
+
+def graph_of(document: Document, loaded: Loaded, folder: Path) -> Graph:
+    """Give the graph of a document that was loaded, with those of its file that it names."""
+    return _graph(document, loaded, folder, {})
 
 
 def _picked(loaded: Loaded, name: str | None) -> Document:

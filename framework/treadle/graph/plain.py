@@ -81,10 +81,10 @@ def _refused(said: str, what: str, node: str | None) -> GraphError:
     return GraphError(f"{where}: {said}", node=node, hint=hint)
 
 
-def declared(value: object, what: str) -> dict[str, Any]:
+def declared(value: object, what: str, *, has_reducers: bool = False) -> dict[str, Any]:
     """Give what inputs or a state declare: a mapping of names to schemas, or a pydantic model class with a field for each.
 
-    A field of a model says its reducer in its annotation: `Annotated[list[str], "append"]`.
+    A field of a model that declares a state says its reducer in its annotation: `Annotated[list[str], "append"]`.
     """
     if not (isinstance(value, type) and issubclass(value, BaseModel)):
         found = plain(cast("object", value), what)
@@ -103,7 +103,7 @@ def declared(value: object, what: str) -> dict[str, Any]:
             default = field.get_default(call_default_factory=True, validated_data={})
             schema["default"] = _as_json(default, f"{what}.{name}")
         for word in field.metadata:
-            if isinstance(word, str) and word in get_args(Reducer):
+            if has_reducers and isinstance(word, str) and word in get_args(Reducer):
                 schema["reduce"] = word
         out[field.alias or name] = schema
     return out

@@ -13,6 +13,7 @@ from typing import Any
 
 from treadle.definition.document import is_list, is_mapping
 from treadle.definition.scalars import plain
+from treadle.errors import GraphError
 from treadle.graph.document import agent_document, workflow_document
 from treadle.objects.agent import AgentSpec
 from treadle.objects.workflow import NODES, WorkflowSpec
@@ -74,7 +75,7 @@ def _document(name: str, spec: WorkflowSpec | AgentSpec, is_first: bool) -> str:
     keys = [*first, *(k for k in whole if k not in first and k not in last), *last]
     lines: list[str] = []
     for key in keys:
-        if key == "nodes" and is_workflow:
+        if key == "nodes" and is_workflow and whole[key]:
             lines += ["nodes:", *_nodes(whole[key], 2)]
         else:
             lines += _entry(_key(key), whole[key], 0, may_flow=key not in _SPREAD)
@@ -95,18 +96,25 @@ def _node(node: Mapping[str, Any], indent: int) -> Iterator[str]:
     pad = " " * indent
     for key in [*first, *middle, *last]:
         value = node[key]
-        if key == "nodes":
+        if key == "nodes" and value:
             yield from (f"{pad}nodes:", *_nodes(value, indent + 2))
         elif key == "node":
             yield from (f"{pad}node:", *_node(value, indent + 2))
-        elif key == "cases":
-            yield from (f"{pad}cases:", *(f"{pad}  {_case(k)}: {scalar(v)}" for k, v in value.items()))
+        elif key == "cases" and value:
+            yield from (f"{pad}cases:", *_cases(value, indent + 2))
         else:
             yield from _entry(_key(key), value, indent)
 
 
-def _case(literal: str) -> str:
-    return scalar(json.loads(literal))
+def _cases(cases: Mapping[str, Any], indent: int) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for literal, target in cases.items():
+        value = json.loads(literal)
+        other = seen.setdefault(value if isinstance(value, str) else literal, literal)
+        if other != literal:
+            said = f"no document can hold a switch with both of the cases {other} and {literal}"
+            raise GraphError(said, hint="choose by another value, or run the graph as it is")
+        yield f"{' ' * indent}{scalar(value)}: {scalar(target)}"
 
 
 def _key(key: str) -> str:

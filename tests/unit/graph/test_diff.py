@@ -47,7 +47,7 @@ def test_a_changed_node_names_what_differs():
     assert [(c.after.id, c.fields) for c in change.changed] == [("a", ("max_visits",)), ("b", ("params",))]
     assert change.lines() == [
         "~ node a: max_visits None -> 4",
-        "~ node b: params {'call': 'two'} -> {'call': 'TWO'}",
+        "~ node b: call 'two' -> 'TWO'",
     ]
 
 

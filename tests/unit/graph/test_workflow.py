@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -330,11 +331,55 @@ def test_a_cycle_through_frames_that_nothing_bounds_is_a_problem():
 def test_a_diff_names_what_the_graph_is_told_and_sees_a_renamed_frame():
     before = graph_of(WHOLE)
     after = graph_of(WHOLE.replace("limits: {max_visits: 7}", "limits: {max_visits: 7, max_steps: 9}"))
-    assert diff(before, after).lines() == ["~ limits of the graph"]
+    assert diff(before, after).lines() == ["~ limits.max_steps is new: 9"]
     body = "start: {0}\nnodes:\n  {0}: {{type: map, over: '[1]', node: {{type: code, call: 'm:f'}}, next: end}}\n"
     renamed = diff(graph_of(HEAD + body.format("each")), graph_of(HEAD + body.format("every")))
     assert set(renamed.renamed) == {("each", "every"), ("each/item", "every/item")}
     assert not renamed.changed
+
+
+def test_a_diff_tells_the_state_key_by_key_with_its_schemas_and_reducers():
+    before = graph_of(WHOLE)
+    text = WHOLE.replace(
+        "n: {type: integer, default: 0, reduce: sum}", "n: {type: number, default: 0, reduce: max}"
+    )
+    text = text.replace(
+        "seen: {type: array, default: [], reduce: append}", "known: {type: array, reduce: union}"
+    )
+    text = text.replace("  n: {type: n", "  m: string\n  n: {type: n")
+    assert diff(before, graph_of(text)).lines() == [
+        "~ state.n: reduce 'sum' -> 'max'",
+        "~ state.n: type 'integer' -> 'number'",
+        "~ state.seen is gone",
+        "~ state.m is new: {'type': 'string'}",
+        "~ state.known is new: {'reduce': 'union', 'type': 'array'}",
+    ]
+
+
+def test_renamed_neighbours_of_a_workflow_do_not_hide_each_other():
+    text = """
+start: a
+nodes:
+  a: {type: code, call: 'm:a', next: [{when: result, to: b}, {to: both}]}
+  b: {type: code, call: 'm:b', on_error: [{to: a}], next: end}
+  both: {type: parallel, branches: [l, r], join: j}
+  l: {type: code, call: 'm:l', next: j}
+  r: {type: code, call: 'm:r', next: j}
+  j: {type: switch, value: '1', cases: {1: a, 2: b}, default: end}
+"""
+    renamed = text
+    for old in ("a", "b", "both", "l", "r", "j"):
+        renamed = re.sub(rf"(?<![\w:']){old}(?=[:,}}\]\n])", f"{old}_new", renamed)
+    change = diff(graph_of(HEAD + text), graph_of(HEAD + renamed))
+    assert {old for old, _ in change.renamed} == {"a", "b", "both", "l", "r", "j"}
+    assert all(line.endswith("_new") for line in change.lines())
+
+
+def test_a_diff_tells_a_changed_node_field_by_field():
+    text = "start: a\nnodes:\n  a: {type: message, text: Hi, next: end}\n"
+    changed = text.replace("text: Hi", "text: Ho, role: user")
+    lines = diff(graph_of(HEAD + text), graph_of(HEAD + changed)).lines()
+    assert lines == ["~ node a: text 'Hi' -> 'Ho', role is new: 'user'"]
 
 
 def test_an_edge_is_a_plain_tuple(whole):
