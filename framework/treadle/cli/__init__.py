@@ -28,6 +28,7 @@ COMPLETION_VARIABLE = "_TREADLE_COMPLETE"
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("treadle.cli.init:init", "Make a project that runs at once."),
     "validate": ("treadle.cli.validate:validate", "Find every problem of every file."),
+    "test": ("treadle.cli.test:test", "Run the tests that documents bring along."),
     "run": ("treadle.cli.run:run", "Run an agent once and show every step."),
     "chat": ("treadle.cli.chat:chat", "Talk with an agent on one thread."),
     "graph": ("treadle.cli.graph:graph", "Draw the step graph of an agent, or what a run did."),

@@ -54,7 +54,7 @@ def validate(
     from treadle.definition.load import load
     from treadle.definition.report import render
 
-    files = list(_expand(names))
+    files = list(expand(names))
     project = _project_file(invocation, files[0])
     if project and project.resolve() not in {file.resolve() for file in files}:
         files.insert(0, project)
@@ -166,7 +166,11 @@ def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _expand(names: Sequence[str]) -> Iterator[Path]:
+def expand(names: Sequence[str]) -> Iterator[Path]:
+    """Give the files that are named, and the documents of the folders that are.
+
+    Errors: UsageError for a folder without a document.
+    """
     for name in names:
         path = Path(name)
         if path.is_file():

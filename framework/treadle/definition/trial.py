@@ -1,4 +1,4 @@
-"""The shape of a document's own tests; they are checked from the first day and run by another part."""
+"""The shape of a document's own tests, which `treadle test` runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from pydantic import Field
 from treadle.objects.record import Record
 
 
+class TrialError(Record):
+    """An error that stands in for an answer; `type` is its code."""
+
+    type: str = Field("tool_error", min_length=1)
+    message: str = ""
+
+
 class TrialModelReply(Record):
-    """What the scripted model answers: a text, a JSON value or a call."""
+    """What the scripted model answers: a text, a JSON value, a call or an error."""
 
     text: str | None = None
     json_: Any = Field(None, alias="json")
     call: str | None = None
     arguments: dict[str, Any] | None = None
+    error: TrialError | None = None
 
 
 class TrialMock(Record):
