@@ -151,7 +151,8 @@ def _record(state: State, of: str, step: Step) -> State:
     state = state._replace(
         recorded=state.recorded.insert(of, calls.insert(ordinal, step)), n=max(state.n, step.n + 1)
     )
-    return state if step.is_open or (before is not None and not before.is_open) else _counted(state, step)
+    is_counted = before is not None and not before.is_open and before.attempt == step.attempt
+    return state if step.is_open or is_counted else _counted(state, step)
 
 
 def _find(state: State, step: Step) -> Activation:

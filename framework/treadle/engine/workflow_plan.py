@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from treadle.engine.plan import ResolvedModel, bind_tools, refuse_unavailable
 from treadle.errors import ConfigurationError
 from treadle.graph.nodes import Node, StepGraph
-from treadle.objects.agent import AgentSpec, OutputSpec
+from treadle.objects.agent import AgentSpec, ModelSpec, OutputSpec
 from treadle.objects.record import parse_duration
 from treadle.objects.tool import FunctionTool
 from treadle.objects.workflow import StateSpec, WorkflowLimits, WorkflowSpec
+from treadle.steps.call import function_of
 from treadle.steps.node import Check, Model, StandIn, WorkflowPlan, model_spec
 from treadle.tools.base import Binding, BoundTool
+from treadle.tools.function import bind_code
 from treadle.tools.schema_check import checker
 
 
@@ -56,9 +57,10 @@ def make_workflow_plan(
         if type_ == "tool":
             tools[node.id] = _tool(node, functions, binding, bare, default_approval)
         elif type_ == "code":
-            tools[node.id] = _code(node, binding, bare)
+            tools[node.id] = _timed(bind_code(function_of(node), binding), node)
         elif type_ == "prompt":
-            models[node.id] = _model(node, resolve_model, limits)
+            asked = model_spec(node.params)
+            models[node.id] = _model(asked, resolve_model, limits, by=f"of node '{node.id}'")
         if type_ == "prompt" and "output" in node.params:
             output = OutputSpec.model_validate(node.params["output"])
             shapes[node.id] = checker(output.schema_, what=f"the output of node {node.id}")
@@ -74,6 +76,7 @@ def make_workflow_plan(
         shapes=shapes,
         kept=graph.kept,
         stand_in=stand_in,
+        model_named=lambda name: _model(ModelSpec(id=name), resolve_model, limits, by="of a function"),
     )
 
 
@@ -98,19 +101,6 @@ def _tool(
     return _timed(found, node)
 
 
-def _code(node: Node, binding: Binding, bare: AgentSpec) -> BoundTool:
-    spec = FunctionTool.model_validate(
-        {
-            "type": "function",
-            "name": node.id.rpartition("/")[2],
-            "call": node.params["call"],
-            "effect": node.params.get("effect", "once"),
-            "max_result_chars": 1_000_000_000,
-        }
-    )
-    return _timed(bind_tools((spec,), binding, spec=bare, default_approval="never")[spec.name], node)
-
-
 def _timed(tool: BoundTool, node: Node) -> BoundTool:
     """Let a node's own time count instead of the tool's; the walk keeps it."""
     own = node.params.get("timeout")
@@ -118,12 +108,16 @@ def _timed(tool: BoundTool, node: Node) -> BoundTool:
 
 
 def _model(
-    node: Node, resolve: Callable[[AgentSpec, str | None], ResolvedModel], limits: WorkflowLimits
+    asked: ModelSpec,
+    resolve: Callable[[AgentSpec, str | None], ResolvedModel],
+    limits: WorkflowLimits,
+    *,
+    by: str,
 ) -> Model:
-    found = resolve(AgentSpec(model=model_spec(node.params)), None)
+    found = resolve(AgentSpec(model=asked), None)
     if limits.max_cost_usd is not None and found.price is None:
         raise ConfigurationError(
-            f"model '{found.name}' of node '{node.id}' has no price, so that limits.max_cost_usd cannot be kept",
+            f"model '{found.name}' {by} has no price, so that limits.max_cost_usd cannot be kept",
             hint="give it one in treadle.yaml: models: {name: {id: …, price: {input: …, output: …}}}",
         )
     return Model(found.provider, found.id, found.options, found.price)

@@ -59,6 +59,8 @@ GATHERED = 200
 """How many steps that only compute are gathered before they are written."""
 SHORT_MS = 2_000
 """A wait that is not worth letting the run go for."""
+LOOK_S = 1.0
+"""How long a walk that is busy does not look at its child runs at rest, where nothing seems to be written."""
 DISPATCHED, CHILD, PERSON, TIMER, ANSWERED = "dispatched", "child", "person", "timer", "answered"
 """What the edge of an open step says it is open for."""
 
@@ -298,10 +300,11 @@ class WorkflowWalk:
     def _is_suspended(self, path: str) -> bool:
         """Tell whether a function waits for the answer to a call of its own."""
         calls = self.state.recorded.get(path)
-        return calls is not None and any(self._waits(call) for call in calls.values())
-
-    def _waits(self, call: Step) -> bool:
-        return call.is_open and call.edge != ANSWERED
+        if calls is None:
+            return False
+        until = [call.question.until_ms for call in calls.values() if call.is_open and call.question]
+        now = self._clock.now_ms()
+        return bool(until) and not any(u is not None and u <= now for u in until)
 
     def _has_room(self, more: Sequence[object]) -> bool:
         return len(self._flights) + len(more) < self.plan.limits.max_concurrency
@@ -369,14 +372,18 @@ class WorkflowWalk:
         tasks: dict[asyncio.Future[Any], _Flight] = {f.task: f for f in self._flights.values()}
         due_ms = self._due_ms()
         wait_s = None if due_ms is None else max(0.0, (due_ms - self._clock.now_ms()) / 1000)
-        timer = None if wait_s is None else asyncio.ensure_future(self._clock.sleep(wait_s))
+        others: list[asyncio.Future[Any]] = []
+        if wait_s is not None:
+            others.append(asyncio.ensure_future(self._clock.sleep(wait_s)))
+        if self._resting:
+            others.append(asyncio.ensure_future(self._store.changed(LOOK_S)))
         try:
-            await asyncio.wait(
-                [*tasks, *([timer] if timer is not None else [])], return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([*tasks, *others], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if timer is not None:
-                timer.cancel()
+            for other in others:
+                other.cancel()
+        if self._resting:
+            await self._look_at_resting()
         ended = [f for f in tasks.values() if f.task.done()]
         for flight in ended:
             path = flight.activation.path
@@ -417,6 +424,16 @@ class WorkflowWalk:
                 activation, context, refused, started_ms=flight.started_ms, begun=begun, n=flight.n
             )
 
+    async def _look_at_resting(self) -> bool:
+        """Forget child runs at rest that somebody has moved on; tell whether there were any."""
+        moved = False
+        for path, child in list(self._resting.items()):
+            now = await self._store.get(Run, child.tenant, child.id)
+            if now.rev != child.rev:
+                del self._resting[path]
+                moved = True
+        return moved
+
     def _begun(self, path: str) -> Step | None:
         return next((step for a, step in self.state.open if a.path == path), None)
 
@@ -450,6 +467,7 @@ class WorkflowWalk:
         node = self.graph.node[activation.node]
         calls = self.state.recorded.get(activation.path)
         teller = self._executor.teller(self.run, activation.path)
+        attempt = begun.attempt if begun is not None else self._attempts.get(activation.path, 0) + 1
         return NodeContext(
             run=self.run,
             plan=self.plan,
@@ -458,14 +476,14 @@ class WorkflowWalk:
             visit=activation.visit,
             view=self._view(activation.lane, node),
             clock=self._clock,
-            attempt=begun.attempt if begun is not None else self._attempts.get(activation.path, 0) + 1,
+            attempt=attempt,
             emit=teller or _ignore,
             has_spoken=(lambda: teller.has_spoken) if teller is not None else _never,
             timeout_s=self._left_s(),
             begun=begun,
             frame=self._frame_view(activation.frame) if activation.frame else None,
             recorded=dict(calls.items()) if calls is not None else {},
-            record=partial(self._record, activation),
+            record=partial(self._record, activation, attempt),
         )
 
     def _view(self, lane: str, node: Node) -> View:
@@ -653,6 +671,9 @@ class WorkflowWalk:
         if begun is not None:
             more["question"] = more.get("question") or begun.question
             more["key"] = more.get("key") or begun.key
+            if edge == DISPATCHED:
+                # What a person made of the arguments is what is called.
+                more["result"] = begun.result
             child = child or begun.child
         return Step.trusted(
             {
@@ -690,13 +711,19 @@ class WorkflowWalk:
             data["tool"] = tool
         self._stream.publish(run_id, [Event(run_id, "thread.run.step.in_progress", activation.path, data)])
 
-    async def _record(self, activation: Activation, call: Recorded) -> None:
-        """Keep a call that a function made."""
+    async def _record(self, activation: Activation, attempt: int, call: Recorded) -> None:
+        """Keep a call that a function made.
+
+        Errors: StatementError where the store refuses its statements; nothing of it is kept then.
+        """
         path = f"{activation.path}/{call.ordinal}"
         calls = self.state.recorded.get(activation.path)
         known = calls.get(call.ordinal) if calls is not None else None
+        if known is not None and known.attempt != attempt:
+            known = None
         now = self._clock.now_ms()
         kind: StepKind = call.kind
+        waits_for = PERSON if call.question is not None else DISPATCHED
         row = Step.trusted(
             {
                 "run_id": self.run.id,
@@ -705,21 +732,34 @@ class WorkflowWalk:
                 "path": path,
                 "node": activation.node,
                 "kind": kind,
+                "attempt": attempt,
                 "status": call.status,
                 "fence": self.run.fence,
                 "cause": activation.path,
                 "started_ms": call.started_ms,
                 "ended_ms": None if call.status == "in_progress" else now,
-                "edge": PERSON if call.status == "in_progress" else None,
+                "edge": waits_for if call.status == "in_progress" else None,
                 "tool": call.tool,
                 "result": call.result,
                 "last_error": call.error,
                 "usage": call.usage,
+                "used": call.used,
                 "question": call.question,
             }
         )
+        if call.statements:
+            await self._record_alone(row, call.statements)
+            return
         self._fold(row)
         await self._flush()
+
+    async def _record_alone(self, row: Step, statements: Sequence[Statement]) -> None:
+        """Write a call with its statements, and nothing else: where they are refused, no other step is lost."""
+        await self._flush()
+        async with self._writing:
+            checkpoint = await self._checkpoint(_Draft(steps=[row], statements=list(statements)))
+            self.run = (await self._executor.commit(self.run, checkpoint)).run
+        self.state = scheduler.fold(self.graph, self.state, row)
 
     # -- results that are kept -------------------------------------------------------------------------------
 
@@ -951,6 +991,8 @@ class WorkflowWalk:
 
     async def _rest(self) -> bool:
         """Let the run rest until somebody answers or a time comes; tell whether the walk is over."""
+        if await self._look_at_resting():
+            return False
         pending = self._pending()
         due_ms = self._due_ms()
         now = self._clock.now_ms()
@@ -989,7 +1031,19 @@ class WorkflowWalk:
                 status="in_progress", changes=changes, releases=True, events=[*checkpoint.events, event]
             )
         self.run = (await self._executor.commit(self.run, checkpoint)).run
-        return True
+        if not await self._look_at_resting():
+            return True
+        # Somebody answered a child run in between, and left this one to its walker.
+        again = Checkpoint(
+            self.run,
+            "queued",
+            {"pending": (), "wake_ms": None},
+            events=[Event(self.run.id, "thread.run.queued", self.run.id)],
+            claim_by=self._executor.lease.walker,
+            now_ms=now,
+        )
+        self.run = (await self._executor.commit(self.run, again)).run
+        return self.run.status != "in_progress"
 
     def _pending(self) -> tuple[PendingCall, ...]:
         """Give what the run waits for somebody to do: its own questions, and what its child runs wait for."""

@@ -8,9 +8,10 @@ from typing import Any
 from treadle.errors import NotFound, StateError, ToolOutputsError
 from treadle.objects.event import Event
 from treadle.objects.message import Message, estimate_tokens
-from treadle.objects.run import PendingCall, Run, RunError
+from treadle.objects.run import Answer, PendingCall, Run, RunError
 from treadle.objects.run_step import Decision, Step
 from treadle.store.base import Blob, Checkpoint
+from treadle.store.rows import node_of
 from treadle.text import clean, is_sound, utf8_bytes
 from treadle.tools.base import BoundTool
 from treadle.tools.gate import Outcome, admit, digest, digest_of, failure, shorten
@@ -134,6 +135,72 @@ def find_pending(run: Run, call_id: str | None) -> PendingCall:
         if pending.call is not None and pending.call.id == call_id:
             return pending
     raise NotFound("waiting call", call_id, hint=f"waiting: {', '.join(ids)}")
+
+
+def find_question(run: Run, node: str | None) -> PendingCall:
+    """Give the question that somebody answers: that of the node that is named, or the only one.
+
+    Errors: StateError when the run asks nobody, or asks several things and none is named; NotFound.
+    """
+    waiting = run.required_answers
+    if not waiting:
+        still = " now: it asks when nothing else of it goes on" if run.status == "in_progress" else ""
+        raise StateError(
+            f"run {run.id} is {run.status}, and asks nothing{still}",
+            status=run.status,
+            event="answer",
+            run=run,
+        )
+    if node is None:
+        if len(waiting) == 1:
+            return waiting[0]
+        raise StateError(
+            f"run {run.id} asks {len(waiting)} questions",
+            status=run.status,
+            event="answer",
+            hint=f"name one: {', '.join(p.path for p in waiting)}",
+            run=run,
+        )
+    chosen = [p for p in waiting if p.path == node] or [p for p in waiting if node in _names(p.path)]
+    if len(chosen) == 1:
+        return chosen[0]
+    paths = ", ".join(p.path for p in waiting)
+    if chosen:
+        raise StateError(
+            f"'{node}' asks {len(chosen)} questions",
+            status=run.status,
+            event="answer",
+            hint=f"name one: {paths}",
+            run=run,
+        )
+    raise NotFound("waiting question", node, hint=f"waiting: {paths}")
+
+
+def _names(path: str) -> tuple[str, str]:
+    """Give the id of the node of a path, whole and without the frames around it."""
+    node = node_of(path)
+    return node, node.rpartition("/")[2]
+
+
+def answer_checkpoint(run: Run, step: Step, answer: Answer, *, now_ms: int) -> Checkpoint:
+    """Give what the answer to a question writes; a function that asked has it as the result of its call."""
+    given = answer.model_dump(mode="json")
+    is_call = step.path.rpartition("/")[2].isdigit()
+    changes: dict[str, Any] = (
+        {"status": "completed", "edge": None, "ended_ms": now_ms} if is_call else {"edge": "answered"}
+    )
+    said = {"answered": True, "by": answer.by}
+    return Checkpoint(
+        run,
+        "queued",
+        {"pending": (), "wake_ms": None},
+        steps=[step.model_copy(update={**changes, "result": given})],
+        events=[
+            Event(run.id, "thread.run.step.in_progress", step.path, said),
+            Event(run.id, "thread.run.queued", run.id),
+        ],
+        now_ms=now_ms,
+    )
 
 
 def approved(run: Run, pending: PendingCall, tools: Tools, *, arguments: str | None, seen: str | None) -> str:

@@ -24,6 +24,7 @@ from treadle.errors import (
     StoreError,
     StreamCut,
     ThreadBusy,
+    ToolOutputsError,
 )
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
@@ -35,10 +36,13 @@ from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunError, RunOverrides
 from treadle.objects.run_step import Decision, Step
 from treadle.objects.thread import Thread
+from treadle.objects.walker import Walker
 from treadle.service.answers import (
+    answer_checkpoint,
     approved,
     decision_checkpoint,
     find_pending,
+    find_question,
     match_outputs,
     outputs_checkpoint,
 )
@@ -46,6 +50,7 @@ from treadle.service.ids import one_id
 from treadle.service.requests import request_of
 from treadle.service.threads import append
 from treadle.service.workflows import is_workflow_id
+from treadle.steps.pause import fit
 from treadle.store.base import Checkpoint, Graph, Order, Request
 from treadle.text import clean
 
@@ -600,11 +605,9 @@ class Runs:
         id; Conflict for a key that stands for something else. Then nothing is stored.
         """
         try:
-            run, prepared = await self._submit(run_id, outputs, key)
+            return await self._submit(run_id, outputs, key)
         except Repeated as e:
             return await self.get(e.object_id)
-        self.walk(run, prepared)
-        return run
 
     async def submit_and_stream(
         self, run_id: str, outputs: Sequence[Mapping[str, Any]], *, key: str | None = None
@@ -639,10 +642,11 @@ class Runs:
             return min(ended) - 1
         return await self._treadle.store.last_event(run.tenant, run.id)
 
-    async def _submit(
-        self, run_id: str, outputs: Sequence[Mapping[str, Any]], key: str | None
-    ) -> tuple[Run, Prepared]:
+    async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]], key: str | None) -> Run:
         run = await self.get(run_id)
+        owners = dict.fromkeys(p.run_id for p in run.pending if p.run_id and p.action == "output")
+        if owners:
+            return await self._submit_to(run, [id_ for id_ in owners if id_], outputs, key)
         asked = {"run": run.id, "outputs": outputs}
         request = request_of(key, "outputs", asked, now_ms=self._treadle.clock.now_ms())
         if request is not None:
@@ -658,32 +662,123 @@ class Runs:
             now_ms=self._treadle.clock.now_ms(),
         )
         try:
-            return await self._answer(checkpoint._replace(request=request)), prepared
+            return await self._answer(checkpoint._replace(request=request), prepared)
         except LeaseLost:
             match_outputs(await self.get(run_id), outputs)
             raise
+
+    async def _submit_to(
+        self, run: Run, owners: Sequence[str], outputs: Sequence[Mapping[str, Any]], key: str | None
+    ) -> Run:
+        """Hand the outputs of calls to the child runs that made them; each gets all of its own at once."""
+        calls = {p.call.id: p.run_id for p in run.pending if p.call is not None and p.action == "output"}
+        unknown = [o.get("tool_call_id") for o in outputs if o.get("tool_call_id") not in calls]
+        if unknown:
+            raise ToolOutputsError(
+                f"Expected tool outputs for call_ids {list(calls)}, got {unknown}",
+                status=run.status,
+                event="submit",
+                hint="give the outputs of all calls of a run at once",
+            )
+        parts = {
+            owner: [o for o in outputs if calls[cast("str", o["tool_call_id"])] == owner] for owner in owners
+        }
+        for owner, part in parts.items():
+            if part:
+                # Before anything is written: a part that does not fit must not leave the others half done.
+                match_outputs(await self.get(owner), part)
+        for owner, part in parts.items():
+            if part:
+                await self._submit(owner, part, None if key is None else f"{key} {owner}")
+        return await self.get(run.id)
 
     async def _last_seq(self, run: Run) -> int:
         last = await self._treadle.store.rows(run.tenant, run.thread_id, limit=1, order="desc")
         return last[0].seq
 
-    async def _answer(self, checkpoint: Checkpoint, *, claim: bool = True) -> Run:
-        """Write an answer, and claim the run with the last one that it waits for.
+    async def _answer(
+        self, checkpoint: Checkpoint, prepared: Prepared | None = None, *, claim: bool = True
+    ) -> Run:
+        """Write an answer; with the last one that a run waits for it, or the run whose child it is, is claimed and walked on.
 
         Errors: LeaseLost when the run does not wait any more as it did.
         """
         treadle = self._treadle
-        if checkpoint.status == "queued" and claim:
+        above = await self._above(checkpoint.run)
+        if checkpoint.status == "queued" and claim and not above:
             checkpoint = checkpoint._replace(claim_by=treadle.executor.lease.walker)
+        checkpoint = checkpoint._replace(
+            also=_risen(checkpoint, above, treadle.executor.lease.walker, claim=claim)
+        )
+        root = above[-1] if above else checkpoint.run
         try:
             committed = await treadle.store.commit(checkpoint)
         except StoreError:
-            if checkpoint.claim_by is not None:
+            if claim:
                 # It may have been written all the same: then the run is this process's to walk.
-                treadle.keeper.take(checkpoint.run.id)
+                treadle.keeper.take(root.id)
             raise
-        treadle.stream.publish(committed.run.id, committed.events)
-        return committed.run
+        for one in (committed, *committed.also):
+            treadle.stream.publish(one.run.id, one.events)
+        run = committed.run
+        if not above and run.status == "in_progress":
+            self.walk(run, prepared or await self.prepare(run))
+        elif committed.also and committed.also[-1].run.status == "in_progress":
+            risen = committed.also[-1].run
+            self.walk(risen, await self.prepare(risen))
+        return run
+
+    async def _above(self, run: Run) -> list[Run]:
+        """Give the runs whose child a run is, the nearest first."""
+        found: list[Run] = []
+        while run.parent_id is not None:
+            run = await self._treadle.store.get(Run, run.tenant, run.parent_id)
+            found.append(run)
+        return found
+
+    async def answer(
+        self,
+        run_id: str,
+        node: str | None = None,
+        *,
+        decision: Literal["approve", "reject"] | None = None,
+        choice: str | None = None,
+        value: Any = None,
+        comment: str | None = None,
+        by: str = "",
+    ) -> Run:
+        """Answer the question of a node, and let the run go on from there; other questions stay open.
+
+        Shapes: `node` is the id of the node that asks, or the path of its step; it may be left out where one question waits. An approval
+        takes a `decision`, a choice one of its choices, an input or an edit a `value` that fits its form. What a child run asks is
+        answered at the run itself, too.
+
+        Errors: NotFound for a node that asks nothing; StateError where no question waits, several do and none is named, the
+        answer does not fit, or somebody else was first. Then nothing is stored.
+        """
+        run = await self.get(run_id)
+        pending = find_question(run, node)
+        owner = run
+        if pending.run_id is not None:
+            owner = await self._treadle.store.get(Run, run.tenant, pending.run_id)
+        steps = await self._treadle.store.steps(owner.tenant, owner.id)
+        step = next((s for s in steps if s.path == pending.path and s.is_open), None)
+        if step is None or step.question is None or step.edge == "answered":
+            raise _moved_on(await self.get(run.id), "answer")
+        given = fit(
+            step.question,
+            decision=decision,
+            choice=choice,
+            value=value,
+            comment=clean(comment) if comment else None,
+            by=by,
+            at=self._treadle.clock.now_ms() // 1000,
+        )
+        try:
+            await self._answer(answer_checkpoint(owner, step, given, now_ms=self._treadle.clock.now_ms()))
+        except LeaseLost:
+            raise _moved_on(await self.get(run.id), "answer") from None
+        return await self.get(run.id)
 
     async def approve(
         self,
@@ -725,7 +820,23 @@ class Runs:
         digest: str | None = None,
     ) -> Run:
         run = await self.get(run_id)
+        if run.required_answers and not run.required_approvals:
+            return await self.answer(
+                run.id, call_id, decision=verdict, comment=reason, by=by,
+                value=json.loads(arguments) if arguments is not None else None,
+            )  # fmt: skip
         pending = find_pending(run, call_id)
+        if pending.run_id is not None and pending.call is not None:
+            await self._decide(
+                pending.run_id,
+                pending.call.id,
+                verdict,
+                by=by,
+                reason=reason,
+                arguments=arguments,
+                digest=digest,
+            )
+            return await self.get(run.id)
         prepared = await self.prepare(run)
         binds = pending.digest
         if verdict == "approve":
@@ -738,11 +849,8 @@ class Runs:
             arguments=arguments,
             digest=binds,
         )
-        decided = await self._write_decision(run, pending, decision)
-        if decided.status == "in_progress":
-            self.walk(decided, prepared)
-            return decided
-        return await self._whole(decided)
+        decided = await self._write_decision(run, pending, decision, prepared)
+        return decided if decided.status == "in_progress" else await self._whole(decided)
 
     async def decide_late(self, run: Run) -> Run:
         """Decide, as their rules say, the questions of a run that nobody answered in time; nobody walks it on here.
@@ -750,6 +858,13 @@ class Runs:
         Errors: StateError when somebody answers at the same time.
         """
         now = self._treadle.clock.now_ms()
+        if is_workflow_id(run.agent_id):
+            # Its nodes say what becomes of a question that nobody answered, or of a time that has come.
+            event = Event(run.id, "thread.run.queued", run.id)
+            changes: dict[str, Any] = {"pending": (), "wake_ms": None}
+            return await self._answer(
+                Checkpoint(run, "queued", changes, events=[event], now_ms=now), claim=False
+            )
         for pending in run.pending:
             if pending.until_ms is None or pending.until_ms > now:
                 continue
@@ -761,20 +876,26 @@ class Runs:
         return run
 
     async def _write_decision(
-        self, run: Run, pending: PendingCall, decision: Decision, *, claim: bool = True
+        self,
+        run: Run,
+        pending: PendingCall,
+        decision: Decision,
+        prepared: Prepared | None = None,
+        *,
+        claim: bool = True,
     ) -> Run:
         steps = await self._treadle.store.steps(run.tenant, run.id)
         # Between the two readings somebody else may have decided.
         step = next((s for s in steps if s.path == pending.path and s.is_open), None)
         if step is None:
-            raise _moved_on(await self.get(run.id), decision)
+            raise _moved_on(await self.get(run.id), decision.verdict)
         checkpoint = decision_checkpoint(
             run, pending, decision, step=step, last_seq=await self._last_seq(run)
         )
         try:
-            return await self._answer(checkpoint, claim=claim)
+            return await self._answer(checkpoint, prepared, claim=claim)
         except LeaseLost:
-            raise _moved_on(await self.get(run.id), decision) from None
+            raise _moved_on(await self.get(run.id), decision.verdict) from None
 
     async def resume(self, run_id: str) -> Run:
         """Claim a run that was parked, or that a process which is gone has left, and walk it on from its last checkpoint.
@@ -897,11 +1018,38 @@ _ENDS = frozenset(f"thread.run.{status}" for status in TERMINAL)
 _WHOLE = (".completed", ".incomplete")
 
 
-def _moved_on(run: Run, decision: Decision) -> StateError:
+def _risen(
+    checkpoint: Checkpoint, above: Sequence[Run], walker: Walker, *, claim: bool
+) -> tuple[Checkpoint, ...]:
+    """Give what an answer to a child run writes to the runs above it, where those wait for it.
+
+    Invariant: a run above that is walked looks at its child itself, and is not written to.
+    """
+    made: list[Checkpoint] = []
+    for run in above:
+        if run.status != "requires_action":
+            break
+        if checkpoint.status == "queued":
+            event = Event(run.id, "thread.run.queued", run.id)
+            risen = Checkpoint(
+                run, "queued", {"pending": (), "wake_ms": None}, events=[event], now_ms=checkpoint.now_ms,
+                claim_by=walker if claim and run.parent_id is None else None,
+            )  # fmt: skip
+        else:
+            child = checkpoint.run.id
+            rest: tuple[PendingCall, ...] = checkpoint.changes.get("pending", ())
+            kept = [p for p in run.pending if p.run_id != child]
+            pending = (*kept, *(p.model_copy(update={"run_id": child}) for p in rest))
+            risen = Checkpoint(run, "requires_action", {"pending": pending}, now_ms=checkpoint.now_ms)
+        made.append(risen)
+    return tuple(made)
+
+
+def _moved_on(run: Run, event: str) -> StateError:
     return StateError(
         f"run {run.id} has moved on: it is {run.status}",
         status=run.status,
-        event=decision.verdict,
+        event=event,
         hint="somebody else decided, or the run ended; look at it again",
         run=run,
     )

@@ -312,10 +312,12 @@ class Workflows:
         return await self.apply(workflow)
 
     async def prepare(self, run: Run) -> Prepared:
-        """Give what a run of a workflow is walked with, if everything that it needs can be had here.
+        """Give what a run, or a child run of whatever kind, is walked with, if everything that it needs can be had here.
 
         Errors: ConfigurationError; NotFound.
         """
+        if not is_workflow_id(run.agent_id):
+            return await self._treadle.scoped(run.tenant).runs.prepare(run)
         text = await self._treadle.store.graph(run.tenant, run.graph)
         return self._prepared(run, StepGraph.load(text))
 

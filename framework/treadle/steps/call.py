@@ -145,8 +145,8 @@ def _asked_before(context: NodeContext) -> Any:
     begun = context.begun
     if begun is None or begun.question is None:
         return None
-    answer = answer_of(begun)
-    return begun.question.value if answer is None or answer.value is None else answer.value
+    value = None if begun.result is None else Answer.model_validate(begun.result).value
+    return begun.question.value if value is None else value
 
 
 def refused(context: NodeContext, error: StatementError) -> NodeEffects:

@@ -357,6 +357,17 @@ class Calls:
         self._count += 1
         return ordinal
 
+    def _before(self, ordinal: int, kind: _Kind, tool: str | None) -> Step | None:
+        """Give a call as it was made before; one that failed in an earlier attempt is made again in this one.
+
+        Invariant: where nobody knows what became of it, it is not made again in any attempt.
+        """
+        known = self._known(ordinal, kind, tool)
+        if known is None or known.attempt == self.context.attempt or known.status != "failed":
+            return known
+        error = known.last_error
+        return known if error is not None and error.code == "outcome_unknown" else None
+
     async def _kept(
         self,
         ordinal: int,
@@ -369,7 +380,7 @@ class Calls:
         """Give how a call ended before; else make it, and keep how it ended."""
         ended = self._enter()
         try:
-            known = self._known(ordinal, kind, tool)
+            known = self._before(ordinal, kind, tool)
             if known is not None and not known.is_open:
                 return _Ended(known.result, known.last_error)
             now_ms = self.context.clock.now_ms()
@@ -402,7 +413,7 @@ class Calls:
         """Give the answer to a question, or stop the function until there is one."""
         ended = self._enter()
         try:
-            known = self._known(ordinal, "pause", tool)
+            known = self._before(ordinal, "pause", tool)
             now_ms = self.context.clock.now_ms()
             if known is None:
                 until_ms = now_ms + int(timeout_s * 1000) if timeout_s is not None else None
