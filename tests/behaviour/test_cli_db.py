@@ -79,7 +79,9 @@ def test_every_finding_has_its_rule_its_place_and_what_is_there(weather: Path, c
     assert len([line for line in out if line.startswith("✗ run_")]) == 2
     assert "a run that has ended has its time, its usage and no walker" in out[0]
     assert out[0].endswith(": completed")
-    assert "an agent points to the last of its versions, which count from 1: version 2" in out[2]
+    assert (
+        "an agent or a workflow points to the last of its versions, which count from 1: version 2" in out[2]
+    )
     assert out[3:] == ["checked 1 thread, 8 messages, 2 runs: 3 findings"]
 
 

@@ -7,14 +7,15 @@ import pytest
 from treadle.store.check import check
 from treadle.store.sqlite import SLOW_COMMIT_S, SqliteStore
 from treadle.testing.store_contract import StoreContract
+from treadle.testing.workflow_contract import ForkContract, WorkflowContract
 
 
-class TestMemory(StoreContract):
+class TestMemory(StoreContract, WorkflowContract, ForkContract):
     def open(self) -> SqliteStore:
         return SqliteStore(None)
 
 
-class TestFile(StoreContract):
+class TestFile(StoreContract, WorkflowContract, ForkContract):
     @pytest.fixture(autouse=True)
     def in_a_folder(self, tmp_path: Path):
         self.path = tmp_path / "store.db"

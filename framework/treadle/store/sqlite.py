@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import apsw
 
@@ -104,6 +104,8 @@ LOOK_S = 1.0
 """How long a file may have been moved or deleted before a commit notices."""
 _LAST = (1 << 62) - 1
 _AFTER_ALL = "\U0010ffff"
+_Part: TypeAlias = tuple[int, str, int, int]
+"""Where rows of a thread lie: the number and the id of the thread, and the first and the last seq."""
 
 
 def open_url(url: str, *, durability: Literal["full", "normal"] = "full") -> SqliteStore:
@@ -443,11 +445,15 @@ class SqliteStore:
         except apsw.Error as e:
             raise translate(e, self._name) from e
 
-    def _thread_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> int:
+    def _thread(self, tenant: str, id_: str, cursor: Cursor | Connection) -> tuple[int, int | None]:
+        """Give the number of a thread, and of the rows that it shares where it is a fork."""
         row = self._one(cursor, "number_of_thread", (tenant, id_))
         if row is None:
             raise NotFound("thread", id_)
-        return cast("int", row[0])
+        return cast("tuple[int, int | None]", row)
+
+    def _thread_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> int:
+        return self._thread(tenant, id_, cursor)[0]
 
     def _run_no(self, tenant: str, id_: str, cursor: Cursor | Connection) -> tuple[int, int]:
         row = self._one(cursor, "number_of_run", (tenant, id_))
@@ -533,9 +539,11 @@ class SqliteStore:
                 no = threads.get(record.thread_id) or self._thread_no(tenant, record.thread_id, cursor)
                 return self._insert_run(tenant, record, claim_by, made, no)
             case Thread():
-                cursor.execute(
-                    sql["insert_thread"], (tenant, record.id, record.created_ms, rows.thread_body(record))
-                )
+                if record.forked_from is None:
+                    values = (tenant, record.id, record.created_ms, rows.thread_body(record))
+                    cursor.execute(sql["insert_thread"], values)
+                else:
+                    self._insert_fork(tenant, record, record.forked_from)
                 threads[record.id] = self._writer.last_insert_rowid()
                 return record
             case Agent() | Workflow():
@@ -557,6 +565,40 @@ class SqliteStore:
             case _:
                 self.files.insert(tenant, record)
                 return record
+
+    def _insert_fork(self, tenant: str, record: Thread, source_id: str) -> None:
+        """Keep a thread that begins with the first rows of another one; nothing is copied."""
+        cursor, at = self._cursor, record.forked_at
+        source_no, _ = self._thread(tenant, source_id, cursor)
+        length = self._next_seq(source_no) - 1
+        if not 0 <= at <= length:
+            raise StateError(
+                f"thread {source_id} has {length} rows: it cannot be forked after row {at}",
+                hint=f"fork it after a row from 0 to {length}",
+            )
+        owner = self._owner(source_no, at, cursor) if at else None
+        if owner is not None:
+            row = cursor.execute(self._sql["results_at"], (owner[0] << rows.SEQ_BITS | at,)).fetchone()
+            calls, answered, asked = cast("tuple[int, int, int]", row)
+            if answered < calls:
+                raise StateError(
+                    f"thread {source_id} cannot be forked after row {at}: calls of row {asked} have their results"
+                    " after it, or none yet",
+                    hint=f"fork it after row {asked - 1}, or after the last result",
+                )
+        cursor.execute(
+            self._sql["insert_fork"],
+            (
+                tenant, record.id, record.created_ms, rows.thread_body(record), source_id,
+                owner and owner[0], at or None,
+            ),
+        )  # fmt: skip
+
+    def _owner(self, thread_no: int, seq: int, cursor: Cursor | Connection) -> tuple[int, str] | None:
+        """Give the number of the thread that has a row of a thread, its own or a shared one, and the thread's id."""
+        parts = cast("list[_Part]", cursor.execute(self._sql["parts_of_thread"], (thread_no,)).fetchall())
+        found = next((no for no, _, first, last in parts if first <= seq <= last), None)
+        return None if found is None else (found, parts[0][1])
 
     def _insert_agent(self, tenant: str, agent: Agent | Workflow) -> None:
         cursor, sql = self._cursor, self._sql
@@ -794,7 +836,7 @@ class SqliteStore:
         await self.files.sweep(await self._write(work), left_before_ms=asked_before_ms)
 
     def _next_seq(self, thread_no: int) -> int:
-        row = self._cursor.execute(self._sql["last_position"], (thread_no, thread_no)).fetchone()
+        row = self._cursor.execute(self._sql["last_position"], (thread_no,)).fetchone()
         last = cast("tuple[int | None]", row)[0]
         return (last & rows.SEQ_MASK if last else 0) + 1
 
@@ -947,10 +989,30 @@ class SqliteStore:
             return queued
         place = rows.position(tenant, id_)
         position = queued if queued is not None else place[0] if place else None
-        row = self._read_one("get_message", (tenant, position)) if position is not None else None
-        if row is None or (place is not None and not place[1](cast("str", row[11]))):
+        if position is None:
+            return None
+        row = self._read_one("get_message", (tenant, position))
+        if row is None and place is not None:
+            return self._shared_at(tenant, position, place[1])
+        if row is None or row[11] is None or (place is not None and not place[1](cast("str", row[11]))):
             return None
         return self._message(tenant, row, "")
+
+    def _shared_at(self, tenant: str, position: int, is_of: Callable[[str], bool]) -> Message | None:
+        """Give the message at a place of a fork where it lies in another thread."""
+        thread_no, seq = position >> rows.SEQ_BITS, position & rows.SEQ_MASK
+        owner = self._owner(thread_no, seq, self._reading())
+        if owner is None or not is_of(owner[1]):
+            return None
+        row = self._read_one("get_message", (tenant, owner[0] << rows.SEQ_BITS | seq))
+        return self._shared(tenant, row, thread_no, owner[1]) if row else None
+
+    def _shared(self, tenant: str, row: rows.Row, thread_no: int, thread_id: str) -> Message:
+        """Read a row that a thread shares: there it is a message of its own, with an id of its own."""
+        found = self._message(tenant, (*row[:11], None, *row[12:]), thread_id)
+        if not found.id:
+            return found
+        return found.model_copy(update={"id": rows.message_id(tenant, thread_no, thread_id, found.seq)})
 
     def _queued(self, tenant: str, id_: str) -> Message | int | None:
         """Give the message that waits under an id, or its position once it has one; None for any other id."""
@@ -1040,29 +1102,78 @@ class SqliteStore:
             return cast("list[T]", [rows.run(tenant, row) for row in found])
         if parent is None:
             raise StateError("messages are listed thread by thread", hint="name the thread")
-        base = self._thread_no(tenant, parent, self._reading()) << rows.SEQ_BITS
-        positions = [self._bound(tenant, parent, id_, base) for id_ in (after, before)]
-        low, high = _span(positions[0], positions[1], order, base, base + (1 << rows.SEQ_BITS))
+        no, shared = self._thread(tenant, parent, self._reading())
+        seqs = [self._bound(tenant, parent, id_, no, shared) for id_ in (after, before)]
+        low, high = _span(seqs[0], seqs[1], order, 0, 1 << rows.SEQ_BITS)
         of_run = None if run is None else self._read_one("number_of_run", (tenant, run))
         if run is not None and of_run is None:
             return []
-        found = self._read(f"list_messages_{order}", (tenant, low, high, limit, of_run and of_run[0]))
-        return cast("list[T]", [self._message(tenant, row, parent) for row in found])
+        spans = self._spans(no, shared, low, high)
+        found = self._page(f"list_messages_{order}", tenant, spans, limit, order, of_run and of_run[0])
+        return cast("list[T]", self._messages(tenant, found, no, parent))
 
-    def _bound(self, tenant: str, thread_id: str, id_: str | None, base: int) -> int | None:
-        """Turn a message's id into a bound of a page of its thread.
+    def _spans(self, thread_no: int, shared: int | None, low: int, high: int) -> list[tuple[int, int]]:
+        """Give the positions, in order, between which the rows of a thread lie that are between two seqs, all exclusive."""
+        base = thread_no << rows.SEQ_BITS
+        if shared is None or low >= shared:
+            return [(base + low, base + high)]
+        parts = cast("list[_Part]", self._read("parts_of_thread", (thread_no,)))
+        spans: list[tuple[int, int]] = []
+        for no, _, first, last in reversed(parts):
+            begin, end, base = max(low, first - 1), min(high, last + 1), no << rows.SEQ_BITS
+            if end - begin > 1:
+                spans.append((base + begin, base + end))
+        return spans
+
+    def _page(
+        self,
+        query: str,
+        tenant: str,
+        spans: Sequence[tuple[int, int]],
+        limit: int,
+        order: Order,
+        *more: rows.Row | int | None,
+    ) -> list[tuple[Any, ...]]:
+        """Give the rows of a page, which may lie in several threads; nearly always they lie in one."""
+        if len(spans) == 1:
+            return self._read(query, (tenant, *spans[0], limit, *more))
+        found: list[tuple[Any, ...]] = []
+        for span in spans if order == "asc" else reversed(spans):
+            found += self._read(query, (tenant, *span, limit - len(found), *more))
+            if len(found) >= limit:
+                break
+        return found
+
+    def _messages(
+        self, tenant: str, found: Sequence[rows.Row], thread_no: int, thread_id: str
+    ) -> list[Message]:
+        return [
+            self._message(tenant, row, thread_id)
+            if row[0] >> rows.SEQ_BITS == thread_no
+            else self._shared(tenant, row, thread_no, thread_id)
+            for row in found
+        ]
+
+    def _bound(
+        self, tenant: str, thread_id: str, id_: str | None, thread_no: int, shared: int | None
+    ) -> int | None:
+        """Turn a message's id into a bound of a page of its thread: its seq.
+
+        Shapes: a fork knows the messages that it shares by the ids of the threads they lie in as well.
 
         Errors: NotFound for an id that is of no message of the thread.
         """
         if id_ is None:
             return None
-        queued = self._queued(tenant, id_)
-        if isinstance(queued, int) and base < queued <= base + rows.SEQ_MASK:
-            return queued
-        place = rows.position(tenant, id_)
-        if place is None or place[0] <= base or place[0] > base + rows.SEQ_MASK or not place[1](thread_id):
-            raise NotFound("message", id_)
-        return place[0]
+        queued, place = self._queued(tenant, id_), rows.position(tenant, id_)
+        position = queued if isinstance(queued, int) else place[0] if place else 0
+        no, seq = position >> rows.SEQ_BITS, position & rows.SEQ_MASK
+        if no == thread_no and seq and (place is None or place[1](thread_id)):
+            return seq
+        for owner, owner_id, first, last in self._read("parts_of_thread", (thread_no,)) if shared else ():
+            if no == owner and first <= seq <= last and (place is None or place[1](owner_id)):
+                return seq
+        raise NotFound("message", id_)
 
     def _numbers(
         self, query: str, tenant: str, after: str | None, before: str | None, order: Order
@@ -1092,19 +1203,19 @@ class SqliteStore:
         role: Literal["user"] | None = None,
     ) -> list[Message]:
         """Give a thread's rows as the model is sent them, between two seqs, exclusive."""
-        base = self._thread_no(tenant, thread_id, self._reading()) << rows.SEQ_BITS
-        bounds = (tenant, base + after, base + (before if before is not None else rows.SEQ_MASK))
+        no, shared = self._thread(tenant, thread_id, self._reading())
+        spans = self._spans(no, shared, after, before if before is not None else rows.SEQ_MASK)
         found = (
-            self._read("first_user_row", bounds)
+            self._page("first_user_row", tenant, spans, 1, "asc")
             if role == "user"
-            else self._read(f"rows_{order}", (*bounds, limit))
+            else self._page(f"rows_{order}", tenant, spans, limit, order)
         )
-        return [self._message(tenant, row, thread_id) for row in found]
+        return self._messages(tenant, found, no, thread_id)
 
     async def length(self, tenant: str, thread_id: str) -> int:
         """Give how many rows a thread has."""
         no = self._thread_no(tenant, thread_id, self._reading())
-        row = self._read_one("last_position", (no, no))
+        row = self._read_one("last_position", (no,))
         return (row[0] & rows.SEQ_MASK) if row and row[0] else 0
 
     async def active_run(self, tenant: str, thread_id: str) -> str | None:
@@ -1176,10 +1287,25 @@ class SqliteStore:
 
         def work() -> None:
             self._cursor.execute(self._sql[query], (body, tenant, key))
-            if not self._writer.changes():
+            if self._writer.changes():
+                return
+            found = self._lying(tenant, cast("int", key)) if query == "replace_message" else None
+            if found is None:
                 raise NotFound(type(record).__name__.lower(), record.id)
+            kept = found[1].model_copy(update={"metadata": record.metadata})
+            self._cursor.execute(self._sql[query], (rows.message_body(kept), tenant, found[0]))
 
         await self._write(work)
+
+    def _lying(self, tenant: str, position: int) -> tuple[int, Message] | None:
+        """Give the position at which a message that a fork shares lies, and what is kept there beside its text."""
+        thread_no, seq = position >> rows.SEQ_BITS, position & rows.SEQ_MASK
+        owner = self._owner(thread_no, seq, self._cursor)
+        if owner is None or owner[0] == thread_no:
+            return None
+        position = owner[0] << rows.SEQ_BITS | seq
+        row = self._cursor.execute(self._sql["get_message"], (tenant, position)).fetchone()
+        return (position, rows.message(tenant, row, "", None)) if row else None
 
     async def delete(self, tenant: str, record: Agent | Workflow | Thread | Message, *, now_ms: int) -> None:
         """Remove an agent or a workflow from sight, a thread with all that is in it, or a message's content."""
@@ -1199,16 +1325,18 @@ class SqliteStore:
             if row is None:
                 raise NotFound("thread", record.id)
             no = cast("int", row[0])
-            active = cursor.execute(sql["active_run"], (tenant, no)).fetchone()
+            active = cursor.execute(sql["run_of_thread"], (tenant, no)).fetchone()
             if active:
                 raise ThreadBusy(
                     f"thread {record.id} has the active run {active[0]}",
                     hint="cancel the run first",
                     status="active",
                 )
+            begins = cursor.execute(sql["get_fork"], (no,)).fetchone()
             cursor.execute(sql["delete_thread"], (tenant, no))
             cursor.execute(sql["delete_thread_queue"], (tenant, no))
-            cursor.execute(sql["delete_thread_messages"], (no, no))
+            self._drop_rows(tenant, no, record.id, cast("tuple[int | None, int | None]", begins))
+            cursor.execute(sql["free_children"], (tenant, no))
             cursor.execute(sql["delete_thread_events"], (tenant, no))
             for (run_no,) in cursor.execute(sql["numbers_of_thread_runs"], (tenant, no)).fetchall():
                 cursor.execute(sql["delete_run_steps"], (run_no,))
@@ -1219,6 +1347,29 @@ class SqliteStore:
             return
         await self._write(thread)
 
+    def _drop_rows(self, tenant: str, no: int, id_: str, begins: tuple[int | None, int | None]) -> None:
+        """Delete the rows of a thread that is gone, but for those that forks begin with, which go with the last fork."""
+        cursor, sql = self._cursor, self._sql
+        if self._shared_of(no):
+            cursor.execute(sql["insert_source"], (no, tenant, id_, *begins))
+        going, source = no, begins[0]
+        while True:
+            shared = self._shared_of(going)
+            if not shared:
+                cursor.execute(sql["delete_source"], (going,))
+            cursor.execute(sql["delete_thread_messages"], (going, shared))
+            found = (
+                None if shared or source is None else cursor.execute(sql["get_source"], (source,)).fetchone()
+            )
+            if source is None or found is None:
+                return
+            going, source = source, cast("int | None", found[0])
+
+    def _shared_of(self, thread_no: int) -> int:
+        """Give how many rows of a thread forks begin with."""
+        row = self._cursor.execute(self._sql["shared_rows"], (thread_no,)).fetchone()
+        return cast("int | None", cast("tuple[Any, ...]", row)[0]) or 0
+
     def _delete_message(self, tenant: str, record: Message) -> None:
         cursor, sql = self._cursor, self._sql
         queued, number = self._queued(tenant, record.id), rows.queue_number(record.id)
@@ -1227,10 +1378,19 @@ class SqliteStore:
             return
         place = rows.position(tenant, record.id)
         position = queued if isinstance(queued, int) else place[0] if place else -1
+        if self._empty(tenant, record.thread_id, record, position):
+            return
+        found = self._lying(tenant, position)
+        if found is None or not self._empty(tenant, record.thread_id, found[1], found[0]):
+            raise NotFound("message", record.id)
+
+    def _empty(self, tenant: str, thread_id: str, record: Message, position: int) -> bool:
+        """Take the content of the message at a position away, and tell whether there was one."""
+        cursor, sql = self._cursor, self._sql
         active = cursor.execute(sql["active_run"], (tenant, position >> rows.SEQ_BITS)).fetchone()
         if active:
             raise ThreadBusy(
-                f"Can't delete messages from {record.thread_id} while a run {active[0]} is active.",
+                f"Can't delete messages from {thread_id} while a run {active[0]} is active.",
                 hint="wait for the run, or cancel it",
                 status="active",
             )
@@ -1239,8 +1399,7 @@ class SqliteStore:
         )
         tokens = estimate_tokens(sum(len(c.name) + len(c.arguments) for c in record.tool_calls))
         cursor.execute(sql["delete_message"], (tokens, rows.message_body(gone), tenant, position))
-        if not self._writer.changes():
-            raise NotFound("message", record.id)
+        return self._writer.changes() == 1
 
     async def claim(
         self, tenant: str, run_id: str, walker: Walker, *, now_ms: int, rev: int | None = None

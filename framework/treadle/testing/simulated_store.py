@@ -19,8 +19,8 @@ from treadle.testing.trace import Trace
 
 READS = frozenset(
     {
-        "active_run", "agent_named", "asked", "blob", "due", "events", "find", "get", "graph", "key", "keys", "last_event",
-        "list", "probe", "rows", "steps", "walkers",
+        "active_run", "agent_named", "asked", "blob", "cached", "children", "due", "events", "find", "get", "graph", "key",
+        "keys", "last_event", "list", "probe", "rows", "steps", "walkers", "workflow_named",
     }
 )  # fmt: skip
 """What writes nothing: an answer that is lost means nothing there."""

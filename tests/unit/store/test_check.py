@@ -10,13 +10,15 @@ import pytest
 from treadle.errors import StoreError
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import Usage
+from treadle.objects.thread import Thread
 from treadle.objects.vector_store import FileBatch
-from treadle.store.base import Blob
+from treadle.objects.walker import Walker
+from treadle.store.base import Blob, Checkpoint
 from treadle.store.check import check
 from treadle.store.queries import checks
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.file_contract import a_link, a_vector_store, upload
-from treadle.testing.store_contract import Walked, a_message, a_step
+from treadle.testing.store_contract import Walked, a_message, a_run, a_step, a_thread
 
 
 async def make(path):
@@ -72,7 +74,28 @@ async def make(path):
             steps=steps,
             changes={"ended_ms": 9, "usage": Usage(prompt_tokens=1, completion_tokens=1)},
         )
+    await make_forks(store, walked)
+    await make_child(store, walked)
     await store.close()
+
+
+async def make_forks(store, walked):
+    """Fork the thread of the run that completed, which is number 1, and one that is deleted then."""
+    first = (await store.list(Thread, "default", order="asc"))[0]
+    fork = a_thread().model_copy(update={"forked_from": first.id, "forked_at": 5})
+    source = a_thread()
+    last = a_thread().model_copy(update={"forked_from": source.id, "forked_at": 1})
+    await store.insert("default", fork, source, a_message(source), a_message(source), last, a_message(last))
+    await store.delete("default", source, now_ms=9)
+
+
+async def make_child(store, walked):
+    """Give the run that waits for its client a child with a large result."""
+    own = a_thread()
+    child = a_run(walked.agent, own, walked.graph, parent_id=walked.run.id)
+    stored = await store.insert("default", own, child, claim_by=Walker("w"))
+    step = a_step(stored[1], 0, path="sum#1", node="sum", kind="function", result="r" * 300_000)
+    await store.commit(Checkpoint(stored[1], steps=(step,)))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +115,8 @@ def test_a_sound_store_has_no_problem(sound):
 
 BREAKS = {
     "thread_gaps": "UPDATE messages SET pos = pos + 1 WHERE pos = (1 << 32) + 5",
+    "groundless_forks": "UPDATE threads SET forked_at = 2 WHERE no = 3",
+    "forgotten_sources": "DELETE FROM threads WHERE no = 5",
     "lost_messages": "DELETE FROM threads WHERE no = 1",
     "unanswered_calls": "UPDATE runs SET status = 'failed' WHERE no = 2",
     "unasked_results": "UPDATE messages SET call = 7 WHERE pos = (1 << 32) + 3",
@@ -100,6 +125,8 @@ BREAKS = {
     "parted_results": "UPDATE messages SET role = 'user', reply = NULL, call = NULL WHERE pos = (1 << 32) + 3",
     "busy_threads": "DROP INDEX runs_active; UPDATE runs SET thread = 2, status = 'queued' WHERE no = 1",
     "rootless_runs": "DELETE FROM agent_versions",
+    "lost_children": "UPDATE runs SET parent = 99 WHERE no = 3",
+    "outlived_children": "UPDATE runs SET status = 'cancelled' WHERE no = 2",
     "unfinished_runs": "UPDATE runs SET prompt_tokens = NULL WHERE no = 1",
     "ended_too_early": "UPDATE runs SET ended_ms = 5 WHERE no = 2",
     "doubled_events": "INSERT INTO events VALUES ('default', 1, (SELECT max(event) + 1 FROM steps WHERE run = 1), 'thread.run.completed', NULL, NULL)",
@@ -133,6 +160,34 @@ def corrupted(sound, tmp_path, sql):
     assert connection.total_changes()
     connection.close()
     return folder / "store.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "sql"),
+    [
+        ("groundless_forks", "DELETE FROM messages WHERE pos = (4 << 32) + 1"),
+        ("groundless_forks", "UPDATE threads SET forked_from = 2, forked_at = 2 WHERE no = 5"),
+        (
+            "forgotten_sources",
+            "INSERT INTO threads (no, tenant, id, created_ms) VALUES (4, 'default', 'x', 1)",
+        ),
+        ("thread_gaps", "UPDATE messages SET pos = pos - 1 WHERE pos = (5 << 32) + 2"),
+        ("lost_children", "UPDATE runs SET tenant = 'other' WHERE no = 2"),
+        ("ended_too_early", "UPDATE runs SET status = 'in_progress' WHERE no = 2"),
+        (
+            "missing_blobs",
+            "DELETE FROM blobs WHERE digest = (SELECT json_extract(body, '$.blobs.result') FROM steps WHERE run = 3)",
+        ),
+    ],
+)
+def test_broken_forks_and_children_are_found_in_other_ways_too(sound, tmp_path, name, sql):
+    problems = check(corrupted(sound, tmp_path, sql))
+    assert SAID[name] in {p.message.partition(":")[0] for p in problems}
+
+
+def test_a_run_that_rests_until_a_time_is_sound(sound, tmp_path):
+    sql = "UPDATE runs SET status = 'in_progress', wake_ms = 9 WHERE no = 2; UPDATE runs SET walker = NULL WHERE no = 3"
+    assert check(corrupted(sound, tmp_path, sql)) == []
 
 
 @pytest.mark.parametrize("name", BREAKS)

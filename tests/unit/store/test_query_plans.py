@@ -12,7 +12,8 @@ OF_A_STEP = (
     "head_of_run", "last_event", "last_position", "insert_message", "put_step", "update_run", "claim_run",
     "take_over_run", "ended_steps", "line_of_thread", "queued_messages", "promote_run", "living_walker",
     "rows_asc", "rows_desc", "first_user_row", "steps_of_run", "events_after", "step_events_after", "get_run",
-    "number_of_run", "active_run", "last_in_line", "get_request",
+    "number_of_run", "active_run", "last_in_line", "get_request", "children_of_run", "shared_rows",
+    "results_at", "run_of_thread", "free_children", "get_result", "forget_results", "delete_thread_messages",
 )  # fmt: skip
 OF_FILES = (
     "get_file", "get_file_content", "list_files_asc", "list_files_desc", "bytes_of_files", "expired_files",
@@ -45,6 +46,13 @@ def test_no_query_of_a_step_or_of_files_reads_a_whole_table(connection, query):
     assert [
         line for line in plan(connection, query) if line.startswith("SCAN") and "CONSTANT" not in line
     ] == []
+
+
+def test_where_the_rows_of_a_fork_lie_is_found_thread_by_thread(connection):
+    lines = [line for line in plan(connection, "parts_of_thread") if line.startswith(("SCAN", "SEARCH"))]
+    tables = [line for line in lines if line not in ("SCAN p", "SCAN part")]  # What was found so far.
+    assert len(tables) == 3
+    assert all("PRIMARY KEY" in line for line in tables), tables
 
 
 @pytest.mark.parametrize(("query", "index"), OF_A_SWEEP.items())

@@ -33,12 +33,16 @@ REFUSED = {
     "UPDATE keys SET revoked_ms = NULL",
     "files_frozen": "INSERT INTO files VALUES ('default', 'file-1', 'n', 'assistants', 1, 'x', 't', 1, NULL); "
     "UPDATE files SET bytes = 2",
+    "threads_frozen": "UPDATE threads SET forked_from = 9, forked_at = 1",
+    "runs_busy": "UPDATE runs SET parent = 99; INSERT INTO runs (tenant, id, thread, agent_id, agent_version, graph, status, "
+    "rev, fence, first_seq, born, created_ms, walked_ms) VALUES ('default', 'run_x', 1, 'a', 1, 1, 'queued', 0, 0, 1, 2, 1, 0)",
     "runs_in_line_wait": "UPDATE runs SET waits = 1; UPDATE runs SET status = 'requires_action', rev = rev + 1",
 }
 SAID = {
     "agent_versions_frozen": "frozen", "messages_gapless": "gap", "messages_busy": "busy", "messages_result": "unpaired",
     "messages_kept": "gap", "runs_revision": "revision", "runs_whole": "whole", "steps_frozen": "frozen",
-    "walkers_stay_dead": "frozen", "keys_frozen": "frozen", "files_frozen": "frozen",
+    "walkers_stay_dead": "frozen", "keys_frozen": "frozen", "files_frozen": "frozen", "threads_frozen": "frozen",
+    "runs_busy": "busy",
 }  # fmt: skip
 
 
@@ -65,6 +69,37 @@ async def test_every_trigger_is_shown_to_refuse(connection):
 async def test_a_trigger_refuses_what_it_is_there_for(connection, name):
     with pytest.raises(apsw.ConstraintError, match=f"treadle:{SAID.get(name, 'status')}"):
         connection.execute(REFUSED[name])
+
+
+FORK = "INSERT INTO threads (no, tenant, id, created_ms, fork_of, forked_from, forked_at) VALUES (9, 'default', 'f', 1, 't', 1, 1); "
+SOURCE = "INSERT INTO sources VALUES (8, 'default', 's', 1, 1); "
+ROW = "INSERT INTO messages (pos, tenant, role, status, listed, tokens, created_ms) VALUES ((9 << 32) + {}, 'default', 'user', 'completed', 1, 1, 1)"
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        (FORK + ROW.format(1), "gap"),
+        (FORK + ROW.format(3), "gap"),
+        (FORK + "DELETE FROM threads WHERE no = 1; DELETE FROM messages WHERE pos = (1 << 32) + 1", "gap"),
+        (
+            SOURCE + "DELETE FROM threads WHERE no = 1; DELETE FROM messages WHERE pos = (1 << 32) + 1",
+            "gap",
+        ),
+        (
+            "UPDATE runs SET parent = 99; " + MESSAGE.format(3, "user", "completed", "NULL", "NULL", "NULL"),
+            "busy",
+        ),
+    ],
+)
+async def test_forks_and_child_runs_are_guarded_by_the_same_triggers(connection, sql, said):
+    with pytest.raises(apsw.ConstraintError, match=f"treadle:{said}"):
+        connection.execute(sql)
+
+
+async def test_a_fork_goes_on_after_what_it_shares_and_its_source_keeps_no_more(connection):
+    connection.execute(FORK + ROW.format(2))
+    connection.execute("DELETE FROM threads WHERE no = 1; DELETE FROM messages WHERE pos = (1 << 32) + 2")
 
 
 async def test_a_result_closes_its_call(connection):

@@ -21,8 +21,9 @@ CREATE TABLE results (
 
 CREATE INDEX results_by_age ON results (until_ms);
 
--- A fork begins with the rows 1 to `forked_at` of the thread number `forked_from`, which has the last of them as its
--- own. The fork's own rows count on from there, so that every row has one place in the file and is never copied.
+-- A fork of the thread `fork_of` begins with its rows 1 to `forked_at`. They stay where they are: the last of them is a
+-- row of the thread number `forked_from`, which may be a fork itself. The fork's own rows count on from there.
+ALTER TABLE threads ADD COLUMN fork_of     TEXT;
 ALTER TABLE threads ADD COLUMN forked_from INTEGER;
 ALTER TABLE threads ADD COLUMN forked_at   INTEGER CHECK ((forked_at IS NULL) = (forked_from IS NULL) AND forked_at > 0);
 
@@ -39,7 +40,7 @@ CREATE TABLE sources (
 
 CREATE INDEX sources_by_source ON sources (forked_from) WHERE forked_from IS NOT NULL;
 
-CREATE TRIGGER threads_frozen BEFORE UPDATE OF forked_from, forked_at ON threads
+CREATE TRIGGER threads_frozen BEFORE UPDATE OF fork_of, forked_from, forked_at ON threads
 BEGIN SELECT RAISE(ABORT, 'treadle:frozen a fork begins with what it began with'); END;
 
 DROP TRIGGER messages_gapless;

@@ -1,13 +1,32 @@
 -- name: thread_gaps
--- a thread's rows count from 1 without a gap
-SELECT coalesce(t.id, 'thread number ' || (m.pos >> 32)), count(*) || ' rows, the last has seq ' || max(m.pos & 4294967295)
-FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32
-GROUP BY m.pos >> 32 HAVING min(m.pos & 4294967295) <> 1 OR max(m.pos & 4294967295) <> count(*);
+-- a thread's rows count without a gap from 1, and those of a fork from the last one that it shares
+SELECT coalesce(t.id, s.id, 'thread number ' || (m.pos >> 32)), count(*) || ' rows, the last has seq ' || max(m.pos & 4294967295)
+FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32 LEFT JOIN sources s ON s.no = m.pos >> 32
+GROUP BY m.pos >> 32 HAVING min(m.pos & 4294967295) <> coalesce(t.forked_at, s.forked_at, 0) + 1
+OR max(m.pos & 4294967295) <> count(*) + coalesce(t.forked_at, s.forked_at, 0);
+
+-- name: groundless_forks
+-- a fork begins with rows that are there, of its own tenant, and takes no call from its results
+SELECT f.id, 'row ' || f.forked_at || ' of thread number ' || f.forked_from FROM (
+  SELECT tenant, id, forked_from, forked_at FROM threads UNION ALL SELECT tenant, id, forked_from, forked_at FROM sources) f
+LEFT JOIN messages m ON m.pos = (f.forked_from << 32) + f.forked_at AND m.tenant = f.tenant
+LEFT JOIN messages a ON a.pos = (f.forked_from << 32) + coalesce(m.reply, f.forked_at)
+WHERE f.forked_from IS NOT NULL AND (m.pos IS NULL OR coalesce(length(a.open), 0) <> (
+  SELECT count(*) FROM messages r WHERE r.pos > a.pos AND r.pos <= m.pos AND r.reply = a.pos & 4294967295));
+
+-- name: forgotten_sources
+-- of a thread that is gone those rows are kept that forks begin with, and no others
+SELECT s.id, 'rows up to ' || (SELECT max(pos) & 4294967295 FROM messages m WHERE m.pos >= s.no << 32 AND m.pos < (s.no + 1) << 32)
+FROM sources s WHERE EXISTS (SELECT 1 FROM threads t WHERE t.no = s.no)
+OR (SELECT max(pos) & 4294967295 FROM messages m WHERE m.pos >= s.no << 32 AND m.pos < (s.no + 1) << 32) IS NOT (
+  SELECT max(forked_at) FROM (SELECT forked_from, forked_at FROM threads UNION ALL SELECT forked_from, forked_at FROM sources) f
+  WHERE f.forked_from = s.no);
 
 -- name: lost_messages
--- a row belongs to a thread of its own tenant
+-- a row belongs to a thread of its own tenant, or to one that is gone and that forks begin with
 SELECT 'row ' || m.pos, 'tenant ' || m.tenant
-FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32 WHERE t.no IS NULL OR t.tenant <> m.tenant;
+FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32 LEFT JOIN sources s ON s.no = m.pos >> 32
+WHERE coalesce(t.tenant, s.tenant) IS NOT m.tenant;
 
 -- name: unanswered_calls
 -- a call without a result belongs to the thread's active run
@@ -62,6 +81,17 @@ LEFT JOIN graphs g ON g.no = r.graph AND g.tenant = r.tenant
 LEFT JOIN agent_versions v ON v.tenant = r.tenant AND v.id = r.agent_id AND v.version = r.agent_version
 WHERE t.no IS NULL OR g.no IS NULL OR v.id IS NULL;
 
+-- name: lost_children
+-- a child run has a parent that is there, of its own tenant
+SELECT r.id, 'its parent is run number ' || r.parent FROM runs r LEFT JOIN runs p ON p.no = r.parent AND p.tenant = r.tenant
+WHERE r.parent IS NOT NULL AND (p.no IS NULL OR p.no >= r.no);
+
+-- name: outlived_children
+-- a run that has ended has no child run that goes on
+SELECT r.id, r.status || ', while ' || p.id || ' is ' || p.status FROM runs r JOIN runs p ON p.no = r.parent
+WHERE r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+AND p.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired');
+
 -- name: unfinished_runs
 -- a run that has ended has its time, its usage and no walker, and no step of it is open
 SELECT r.id, r.status FROM runs r
@@ -70,10 +100,10 @@ WHERE r.status IN ('cancelled', 'completed', 'incomplete', 'failed', 'expired') 
   OR EXISTS (SELECT 1 FROM steps s WHERE s.pos >= r.no << 32 AND s.pos < (r.no + 1) << 32 AND s.status = 'in_progress'));
 
 -- name: ended_too_early
--- a run that has not ended has no time of its end, and somebody walks it while it is in progress and lets it go after
+-- a run that has not ended has no time of its end, and a walker only while it is in progress or being cancelled; where nobody walks it then, its time to go on is known, or it is a child
 SELECT r.id, r.status || coalesce(', walked by ' || r.walker, '') FROM runs r
 WHERE r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
-AND (r.ended_ms IS NOT NULL OR (r.walker IS NULL AND r.status = 'in_progress')
+AND (r.ended_ms IS NOT NULL OR (r.walker IS NULL AND r.status = 'in_progress' AND r.wake_ms IS NULL AND r.parent IS NULL)
   OR (r.walker IS NOT NULL AND r.status NOT IN ('in_progress', 'cancelling')));
 
 -- name: doubled_events
@@ -120,7 +150,7 @@ SELECT r.id, 'row ' || (m.pos & 4294967295) FROM messages m JOIN runs r ON r.no 
 WHERE r.thread <> m.pos >> 32 OR r.tenant <> m.tenant OR r.first_seq > m.pos & 4294967295;
 
 -- name: agent_versions
--- an agent points to the last of its versions, which count from 1
+-- an agent or a workflow points to the last of its versions, which count from 1
 SELECT a.id, 'version ' || a.version FROM agents a
 LEFT JOIN agent_versions v ON v.tenant = a.tenant AND v.id = a.id
 GROUP BY a.tenant, a.id HAVING count(v.version) <> a.version OR max(v.version) <> a.version;
@@ -133,7 +163,12 @@ UNION ALL
 SELECT r.id || ' ' || s.path, json_extract(s.body, '$.full_output') FROM steps s
 JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
 LEFT JOIN blobs b ON b.tenant = s.tenant AND b.digest = json_extract(s.body, '$.full_output')
-WHERE json_extract(s.body, '$.full_output') IS NOT NULL AND b.digest IS NULL;
+WHERE json_extract(s.body, '$.full_output') IS NOT NULL AND b.digest IS NULL
+UNION ALL
+SELECT r.id || ' ' || s.path, e.value FROM steps s
+JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
+JOIN json_each(s.body, '$.blobs') e ON json_extract(s.body, '$.blobs') IS NOT NULL
+LEFT JOIN blobs b ON b.tenant = s.tenant AND b.digest = e.value WHERE b.digest IS NULL;
 
 -- name: lines_without_head
 -- a run stands in line behind an active run of its thread

@@ -61,8 +61,8 @@ SELECT text FROM graphs WHERE tenant = ? AND digest = ?;
 INSERT INTO threads (tenant, id, created_ms, body) VALUES (?, ?, ?, ?) RETURNING no;
 
 -- name: number_of_thread
--- The number of a thread.
-SELECT no FROM threads WHERE tenant = ? AND id = ?;
+-- The number of a thread, and how many rows it shares.
+SELECT no, forked_at FROM threads WHERE tenant = ? AND id = ?;
 
 -- name: id_of_thread
 -- The id of a thread, by its number.
@@ -70,7 +70,7 @@ SELECT id FROM threads WHERE no = ?;
 
 -- name: get_thread
 -- One thread.
-SELECT id, created_ms, body FROM threads WHERE tenant = ? AND id = ?;
+SELECT id, created_ms, body, fork_of, forked_at FROM threads WHERE tenant = ? AND id = ?;
 
 -- name: replace_thread
 -- New notes of a thread.
@@ -78,19 +78,71 @@ UPDATE threads SET body = ? WHERE tenant = ? AND id = ?;
 
 -- name: list_threads_asc
 -- Threads from the oldest on, between two numbers.
-SELECT id, created_ms, body FROM threads WHERE tenant = ? AND no > ? AND no < ? ORDER BY no ASC LIMIT ?;
+SELECT id, created_ms, body, fork_of, forked_at FROM threads WHERE tenant = ? AND no > ? AND no < ? ORDER BY no ASC LIMIT ?;
 
 -- name: list_threads_desc
 -- Threads from the newest on, between two numbers.
-SELECT id, created_ms, body FROM threads WHERE tenant = ? AND no > ? AND no < ? ORDER BY no DESC LIMIT ?;
+SELECT id, created_ms, body, fork_of, forked_at FROM threads WHERE tenant = ? AND no > ? AND no < ? ORDER BY no DESC LIMIT ?;
 
 -- name: delete_thread
 -- A thread's own row; it goes first, so that its messages may follow.
 DELETE FROM threads WHERE tenant = ? AND no = ?;
 
 -- name: delete_thread_messages
--- The messages of a thread that is gone.
-DELETE FROM messages WHERE pos >= ? << 32 AND pos < (? + 1) << 32;
+-- The messages of a thread that is gone, after a row.
+DELETE FROM messages WHERE pos > (?1 << 32) + ?2 AND pos < (?1 + 1) << 32;
+
+-- name: insert_fork
+-- A new thread that begins with rows of another one.
+INSERT INTO threads (tenant, id, created_ms, body, fork_of, forked_from, forked_at) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING no;
+
+-- name: parts_of_thread
+-- Where the rows of a thread lie, the last ones first: thread, from a row, to a row; threads that are gone among them.
+WITH RECURSIVE part (no, id, forked_from, forked_at, until) AS (
+  SELECT no, id, forked_from, forked_at, 4294967295 FROM threads WHERE no = ?
+  UNION ALL
+  SELECT p.forked_from, coalesce(t.id, s.id), coalesce(t.forked_from, s.forked_from), coalesce(t.forked_at, s.forked_at), p.forked_at
+  FROM part p LEFT JOIN threads t ON t.no = p.forked_from LEFT JOIN sources s ON s.no = p.forked_from
+  WHERE p.forked_from IS NOT NULL)
+SELECT no, id, coalesce(forked_at, 0) + 1, until FROM part;
+
+-- name: results_at
+-- Of the calls that a row asks for or answers: how many there are, and how many are answered up to the row.
+SELECT coalesce(length(a.open), 0), (SELECT count(*) FROM messages r
+  WHERE r.pos > a.pos AND r.pos <= m.pos AND r.reply = a.pos & 4294967295), a.pos & 4294967295
+FROM messages m JOIN messages a ON a.pos = (m.pos & ~4294967295) | coalesce(m.reply, m.pos & 4294967295) WHERE m.pos = ?;
+
+-- name: shared_rows
+-- How many rows of a thread forks begin with.
+SELECT max(forked_at) FROM (
+  SELECT forked_at FROM threads WHERE forked_from = ?1 UNION ALL SELECT forked_at FROM sources WHERE forked_from = ?1);
+
+-- name: get_fork
+-- What a thread that is to be deleted begins with.
+SELECT forked_from, forked_at FROM threads WHERE no = ?;
+
+-- name: insert_source
+-- A thread that is gone, and whose rows forks begin with.
+INSERT INTO sources (no, tenant, id, forked_from, forked_at) VALUES (?, ?, ?, ?, ?);
+
+-- name: get_source
+-- A thread that is gone, and what it began with.
+SELECT forked_from FROM sources WHERE no = ?;
+
+-- name: delete_source
+-- Nobody begins with the rows of a thread that is gone any more.
+DELETE FROM sources WHERE no = ?;
+
+-- name: run_of_thread
+-- A run that keeps a thread from being deleted: it goes on, or one goes on that it is a child of.
+SELECT r.id FROM runs r WHERE r.tenant = ?1 AND r.thread = ?2 AND (
+  r.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+  OR EXISTS (SELECT 1 FROM runs p WHERE p.no = r.parent AND p.status IN ('queued', 'in_progress', 'requires_action', 'cancelling')))
+ORDER BY r.waits IS NOT NULL, r.no LIMIT 1;
+
+-- name: free_children
+-- Child runs, on threads of their own, of the runs of a thread that is going: they stand for themselves.
+UPDATE runs SET parent = NULL WHERE parent IN (SELECT no FROM runs WHERE tenant = ?1 AND thread = ?2) AND thread <> ?2;
 
 -- name: delete_thread_events
 -- The events of the runs of a thread that is gone.
@@ -109,8 +161,9 @@ DELETE FROM steps WHERE pos >= ?1 << 32 AND pos < (?1 + 1) << 32;
 DELETE FROM runs WHERE tenant = ? AND thread = ?;
 
 -- name: last_position
--- The position of a thread's last row.
-SELECT max(pos) FROM messages WHERE pos >= ? << 32 AND pos < (? + 1) << 32;
+-- The position of a thread's last row; where all of its rows are shared, the one before its first own row.
+SELECT coalesce((SELECT max(pos) FROM messages WHERE pos >= ?1 << 32 AND pos < (?1 + 1) << 32),
+  (SELECT (no << 32) + forked_at FROM threads WHERE no = ?1));
 
 -- name: insert_message
 -- One row of a thread.
@@ -132,7 +185,7 @@ DELETE FROM queue WHERE tenant = ? AND no = ? AND pos IS NULL;
 -- name: get_message
 -- One message by its id, with its thread and its run.
 SELECT m.pos, m.listed, m.role, m.status, m.reply, m.call, m.tokens, m.created_ms, m.text, m.blob, m.body, t.id, r.id, r.agent_id
-FROM messages m JOIN threads t ON t.no = m.pos >> 32 LEFT JOIN runs r ON r.no = m.run
+FROM messages m LEFT JOIN threads t ON t.no = m.pos >> 32 LEFT JOIN runs r ON r.no = m.run
 WHERE m.tenant = ? AND m.pos = ? AND m.listed = 1;
 
 -- name: list_messages_asc
@@ -162,7 +215,7 @@ FROM messages WHERE tenant = ? AND pos > ? AND pos < ? ORDER BY pos DESC LIMIT ?
 -- name: first_user_row
 -- The row with which a thread begins.
 SELECT pos, listed, role, status, reply, call, tokens, created_ms, text, blob, body, NULL, NULL, NULL
-FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' AND listed = 1 ORDER BY pos ASC LIMIT 1;
+FROM messages WHERE tenant = ? AND pos > ? AND pos < ? AND role = 'user' AND listed = 1 ORDER BY pos ASC LIMIT ?;
 
 -- name: insert_run
 -- A new run of a graph that is there, and of a version of an agent or workflow that is not deleted.
@@ -190,9 +243,11 @@ FROM runs r JOIN threads t ON t.no = r.thread JOIN graphs g ON g.no = r.graph LE
 WHERE r.tenant = ? AND r.id = ?;
 
 -- name: active_run
--- The run that a thread is busy with.
-SELECT id FROM runs WHERE tenant = ? AND thread = ? AND parent IS NULL AND waits IS NULL
-AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling');
+-- The run that a thread is busy with: a root, or a child on a thread of its own.
+SELECT id FROM runs WHERE tenant = ?1 AND thread = ?2 AND parent IS NULL AND waits IS NULL
+AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling')
+UNION ALL SELECT id FROM runs WHERE tenant = ?1 AND thread = ?2 AND parent IS NOT NULL
+AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling') LIMIT 1;
 
 -- name: list_runs_asc
 -- Runs of a tenant from the oldest on.
