@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Agent": "treadle.objects.agent",
     "AgentSpec": "treadle.objects.agent",
+    "Ctx": "treadle.steps.calls",
     "END": "treadle.graph.nodes",
     "Event": "treadle.objects.event",
     "Goto": "treadle.objects.goto",
@@ -33,6 +34,7 @@ __all__ = [
     "START",
     "Agent",
     "AgentSpec",
+    "Ctx",
     "Event",
     "Goto",
     "Graph",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from treadle.objects.run_step import Step
     from treadle.objects.thread import Thread
     from treadle.service import Treadle, run
+    from treadle.steps.calls import Ctx
 
 
 def __getattr__(name: str) -> object:

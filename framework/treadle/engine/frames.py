@@ -110,8 +110,11 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
 
     Errors: GraphError when the step is not one that could have run.
     """
-    if step.kind != "frame" and (of := _recorded_by(state, step.path)) is not None:
+    if step.kind != "frame" and (of := _recorded_by(step.path)) is not None:
         return _record(state, of, step)
+    if step.status == "cancelled":
+        # What nothing waits for any more may be out of sight already.
+        return _counted(_without(state, step.path)._replace(n=max(state.n, step.n + 1)), step)
     activation = _find(state, step)
     state = _without(state, step.path)._replace(n=max(state.n, step.n + 1))
     if step.status == "in_progress":
@@ -135,16 +138,16 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
 # -- the journal's step ------------------------------------------------------------------------------------------
 
 
-def _recorded_by(state: State, path: str) -> str | None:
+def _recorded_by(path: str) -> str | None:
     """Give the path of the function that made a call, None for any other step."""
     head, _, tail = path.rpartition("/")
-    if not tail.isdigit() or not head:
-        return None
-    is_there = any(a.path == head for a in state.ready) or any(o[0].path == head for o in state.open)
-    return head if is_there else None
+    return head if head and tail.isdigit() else None
 
 
 def _record(state: State, of: str, step: Step) -> State:
+    if not _is_there(state, of):
+        # The function is not waited for any more.
+        return state._replace(n=max(state.n, step.n + 1), recorded=state.recorded.discard(of))
     calls = state.recorded.get(of) or HashTrieMap[int, Step]()
     ordinal = int(step.path.rpartition("/")[2])
     before = calls.get(ordinal)
@@ -153,6 +156,10 @@ def _record(state: State, of: str, step: Step) -> State:
     )
     is_counted = before is not None and not before.is_open and before.attempt == step.attempt
     return state if step.is_open or is_counted else _counted(state, step)
+
+
+def _is_there(state: State, path: str) -> bool:
+    return any(a.path == path for a in state.ready) or any(o[0].path == path for o in state.open)
 
 
 def _find(state: State, step: Step) -> Activation:
