@@ -8,6 +8,9 @@ from rpds import HashTrieMap
 
 from treadle.objects.run_step import Step
 
+DISPATCHED, CHILD, PERSON, TIMER, ANSWERED = "dispatched", "child", "person", "timer", "answered"
+"""What the edge of an open step of a workflow says it is open for."""
+
 
 class Activation(NamedTuple):
     """A step that may start: where it stands in the graph, and which step made it ready.

@@ -23,10 +23,12 @@ from treadle import registry
 from treadle.clock import Clock
 from treadle.engine import scheduler
 from treadle.engine.activation import Activation, State
+from treadle.engine.child_runs import Children
 from treadle.engine.lease import Lease
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
-from treadle.engine.workflow_walk import Children, WorkflowWalk, end_workflow
+from treadle.engine.workflow_end import end_workflow
+from treadle.engine.workflow_walk import WorkflowWalk
 from treadle.errors import GraphError, LeaseLost, StatementError, StoreError, TreadleError
 from treadle.graph.nodes import StepGraph
 from treadle.lifecycle import is_terminal

@@ -12,35 +12,30 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from treadle import registry
-from treadle.engine import frames, scheduler
-from treadle.engine.activation import Activation, State
+from treadle.engine import frames, kept_results, scheduler, spending
+from treadle.engine.activation import ANSWERED, CHILD, DISPATCHED, PERSON, TIMER, Activation, State
+from treadle.engine.sight import Sight
+from treadle.engine.workflow_end import end_workflow, error_of
 from treadle.errors import DefinitionError, LeaseLost, StatementError, StoreError, TreadleError
-from treadle.graph.nodes import Node, StepGraph
 from treadle.lifecycle import is_terminal
 from treadle.objects.event import Event
 from treadle.objects.message import Message
 from treadle.objects.record import parse_duration
-from treadle.objects.run import PendingCall, Run, RunError, RunStatus, Usage
+from treadle.objects.run import PendingCall, Run, RunError, RunStatus
 from treadle.objects.run_step import Step, StepKind, Used
 from treadle.steps import NODES
 from treadle.steps import child as child_steps
 from treadle.steps.base import Intent
 from treadle.steps.leaving import Left, leave
-from treadle.steps.names import View, evaluate, text, why
+from treadle.steps.names import evaluate, why
 from treadle.steps.node import (
-    ChildRequest,
-    FrameView,
-    Lane,
     NodeContext,
     NodeEffects,
     NodeKind,
@@ -48,7 +43,7 @@ from treadle.steps.node import (
     WorkflowPlan,
     failed,
 )
-from treadle.store.base import Cached, Checkpoint, Statement, Stored
+from treadle.store.base import Checkpoint, Statement, Stored
 
 if TYPE_CHECKING:
     from treadle.engine.executor import Executor, Handle, Prepared
@@ -61,43 +56,6 @@ SHORT_MS = 2_000
 """A wait that is not worth letting the run go for."""
 LOOK_S = 1.0
 """How long a walk that is busy does not look at its child runs at rest, where nothing seems to be written."""
-DISPATCHED, CHILD, PERSON, TIMER, ANSWERED = "dispatched", "child", "person", "timer", "answered"
-"""What the edge of an open step says it is open for."""
-
-
-class Made(NamedTuple):
-    """A child run that is to be kept: the records that come with it, itself last, and what it is walked with."""
-
-    records: tuple[Stored, ...]
-    run: Run
-    prepared: Prepared
-    message: Message | None = None
-    """A row for the thread of the parent, where the child shares it."""
-
-
-class Children(Protocol):
-    """What a walk needs to run agents and other workflows."""
-
-    async def make(
-        self, parent: Run, request: ChildRequest, *, path: str, attempt: int, limits: Mapping[str, Any]
-    ) -> Made:
-        """Give a new child run.
-
-        Errors: TreadleError for what cannot be had here.
-        """
-        ...
-
-    async def prepare(self, run: Run) -> Prepared:
-        """Give what a child run is walked with."""
-        ...
-
-    async def wake(self, run: Run) -> Run:
-        """Let a child run go on that waited for a time which has come."""
-        ...
-
-    async def said(self, run: Run) -> tuple[list[Message], bool]:
-        """Give what a run said, in order, and whether the last of it is JSON."""
-        ...
 
 
 _kinds: dict[str, NodeKind] = {}
@@ -109,34 +67,6 @@ def kind_of(type_: str) -> NodeKind:
     if found is None:
         found = _kinds[type_] = cast("NodeKind", registry.lookup("nodes", NODES, type_))
     return found
-
-
-class _Results:
-    """The last results of nodes, as the body of a node sees them: its own, then those around it."""
-
-    def __init__(self, graph: StepGraph, node: Node, found: Mapping[str, Any]) -> None:
-        self._graph, self._node, self._found = graph, node, found
-
-    def _bodies(self) -> list[str]:
-        bodies: list[str] = []
-        within = self._node.within
-        while within is not None:
-            bodies.append(f"{within}/")
-            within = self._graph.node[within].within
-        return [*bodies, ""]
-
-    def find(self, name: str) -> tuple[bool, Any]:
-        for body in self._bodies():
-            if body + name in self._found:
-                return True, self._found[body + name]
-        return False, None
-
-    def names(self) -> list[str]:
-        bodies = self._bodies()
-        names = {
-            id_.rpartition("/")[2]: None for id_ in self._found if id_.rpartition("/")[0] + "/" in bodies
-        }
-        return [*names, *(id_ for id_ in self._found if "/" not in id_)]
 
 
 @dataclass(slots=True)
@@ -181,12 +111,11 @@ class WorkflowWalk:
         self._resting: dict[str, Run] = {}
         self._draft = _Draft()
         self._attempts: dict[str, int] = {}
-        self._items: dict[str, list[Any]] = {}
+        self._sight = Sight(prepared.graph)
         self._n = 0
         self._result: Any = None
         self._breached: str | None = None
         self._writing = asyncio.Lock()
-        self._now: str | None = None
 
     async def open(self) -> None:
         """Read the journal of a run that was begun before."""
@@ -208,7 +137,7 @@ class WorkflowWalk:
         if self._breached is not None:
             return await self._end("incomplete", reason=self._breached)
         if state.failed is not None:
-            return await self._end("failed", error=_error_of(state.failed))
+            return await self._end("failed", error=error_of(state.failed))
         if state.is_finished:
             return await self._complete()
         if (breach := self.breach()) is not None:
@@ -235,10 +164,6 @@ class WorkflowWalk:
         while self._flights and self.state.failed is None and not self.state.is_finished:
             await self._take()
         await self._flush()
-
-    def spent(self) -> tuple[Used, int]:
-        """Give what the run has used so far, and its tokens."""
-        return self._used()
 
     async def _start(self) -> bool:
         """Start what is ready or can go on; tell whether something was folded, so that more may be ready."""
@@ -268,7 +193,7 @@ class WorkflowWalk:
             if isinstance(effects, NodeEffects):
                 await self._finish(activation, context, effects, started_ms=self._clock.now_ms(), begun=step)
                 folded = True
-            elif (kept := await self._cached(context)) is not None:
+            elif (kept := await self._earlier(context)) is not None:
                 await self._finish(activation, context, kept, started_ms=self._clock.now_ms(), begun=step)
                 folded = True
             else:
@@ -319,6 +244,12 @@ class WorkflowWalk:
             if context.begun is not None and context.begun.edge == DISPATCHED:
                 return _unsettled(context)
             return kind.prepare(context)
+        except DefinitionError as e:
+            return failed("code_error", why(e))
+
+    async def _earlier(self, context: NodeContext) -> NodeEffects | None:
+        try:
+            return await kept_results.earlier(self._store, context)
         except DefinitionError as e:
             return failed("code_error", why(e))
 
@@ -474,81 +405,17 @@ class WorkflowWalk:
             node=node,
             path=activation.path,
             visit=activation.visit,
-            view=self._view(activation.lane, node),
+            view=self._sight.view(self.run, self.state, activation.lane, node),
             clock=self._clock,
             attempt=attempt,
             emit=teller or _ignore,
             has_spoken=(lambda: teller.has_spoken) if teller is not None else _never,
             timeout_s=self._left_s(),
             begun=begun,
-            frame=self._frame_view(activation.frame) if activation.frame else None,
+            frame=self._sight.frame(self.run, self.state, activation.frame) if activation.frame else None,
             recorded=dict(calls.items()) if calls is not None else {},
             record=partial(self._record, activation, attempt),
         )
-
-    def _view(self, lane: str, node: Node) -> View:
-        values = frames.values_of(self.state, lane)
-        return View(
-            inputs=self.run.inputs,
-            state=values.state,
-            results=_Results(self.graph, node, values.results),
-            more=self._more(self.state, lane),
-        )
-
-    def _more(self, state: State, lane: str) -> dict[str, Any]:
-        """Give the names that a lane sees beside inputs, state and results."""
-        run = self.run
-        if self._now is None:
-            self._now = datetime.fromtimestamp(run.created_ms // 1000, UTC).isoformat()
-        usage = {"prompt_tokens": state.prompt_tokens, "completion_tokens": state.completion_tokens}
-        started = (run.started_ms or run.created_ms) // 1000
-        more: dict[str, Any] = {
-            "run": {"id": run.id, "thread_id": run.thread_id, "started_at": started, "usage": usage},
-            "now": self._now,
-        }
-        for inner, frame in frames.lanes_of(state, lane):
-            if frame.kind == "loop":
-                more.setdefault("loop", {"iteration": inner.number})
-            elif frame.kind == "map":
-                params = self.graph.node[frame.node].params
-                more.setdefault(params.get("as", "item"), self._items_of(frame)[inner.number])
-                more.setdefault(params.get("index_as", "index"), inner.number)
-        return more
-
-    def _items_of(self, frame: frames.Frame) -> list[Any]:
-        """Give the list that a map goes over, as it was when the map began."""
-        items = self._items.get(frame.path)
-        if items is None:
-            node = self.graph.node[frame.node]
-            view = View(
-                self.run.inputs,
-                frame.seen.state,
-                _Results(self.graph, node, frame.seen.results),
-                self._more(self.state, frame.lane),
-            )
-            items = self._items[frame.path] = cast("list[Any]", evaluate(node.params["over"], view))
-        return items
-
-    def _frame_view(self, path: str) -> FrameView:
-        frame = cast("frames.Frame", self.state.frames[path])
-        ended = [
-            Lane(n, e.status, e.last, e.error, partial(self._ended_view, frame, n, e))
-            for n, e in sorted(frame.ended.items())
-        ]
-        return FrameView(path, frame.total, frame.total if frame.kind == "loop" else 0, ended)
-
-    def _ended_view(self, frame: frames.Frame, number: int, ended: frames.Ended) -> View:
-        """Give what a lane saw when it ended."""
-        values = cast("frames.Values", self.state.values[ended.values])
-        more = self._more(self.state, frame.lane)
-        params = self.graph.node[frame.node].params
-        if frame.kind == "loop":
-            more["loop"] = {"iteration": number}
-        elif frame.kind == "map":
-            more[params.get("as", "item")] = self._items_of(frame)[number]
-            more[params.get("index_as", "index")] = number
-        inner = Node(f"{frame.node}/", "frame", within=frame.node)
-        return View(self.run.inputs, values.state, _Results(self.graph, inner, values.results), more)
 
     # -- how steps end ---------------------------------------------------------------------------------------
 
@@ -578,7 +445,8 @@ class WorkflowWalk:
             self._attempts[activation.path] = row.attempt
             row = row.model_copy(update={"wake_ms": now + int(left.again_s * 1000)})
         if left.status == "completed":
-            self._keep_cached(context, left, now)
+            if (kept := kept_results.to_keep(context, left)) is not None:
+                self._draft.inserts.append(kept)
             if self._type(activation.node) == "end":
                 self._result = left.result
         if effects.message is not None:
@@ -761,38 +629,6 @@ class WorkflowWalk:
             self.run = (await self._executor.commit(self.run, checkpoint)).run
         self.state = scheduler.fold(self.graph, self.state, row)
 
-    # -- results that are kept -------------------------------------------------------------------------------
-
-    async def _cached(self, context: NodeContext) -> NodeEffects | None:
-        """Give the result of an earlier visit with the same key, where the node keeps results."""
-        key = self._cache_key(context)
-        if key is None or context.begun is not None:
-            return None
-        found = await self._store.cached(self.run.tenant, key, now_ms=self._clock.now_ms())
-        return (
-            None
-            if found is None
-            else NodeEffects(result=json.loads(found), note="kept from an earlier visit")
-        )
-
-    def _cache_key(self, context: NodeContext) -> str | None:
-        cache = context.params.get("cache")
-        if cache is None:
-            return None
-        # The node as it is declared counts: a changed node gives other results.
-        told = json.dumps(
-            [self.run.agent_id, context.node.to_json(), text(cache["key"], context.view)], sort_keys=True
-        )
-        return hashlib.sha256(told.encode()).hexdigest()
-
-    def _keep_cached(self, context: NodeContext, left: Left, now: int) -> None:
-        if left.error is not None or left.note is not None or context.params.get("cache") is None:
-            return
-        key = self._cache_key(context)
-        assert key is not None
-        until = now + int(parse_duration(context.params["cache"]["ttl"]) * 1000)
-        self._draft.inserts.append(Cached(key, json.dumps(left.result), until))
-
     # -- children --------------------------------------------------------------------------------------------
 
     async def _begin_child(
@@ -804,7 +640,11 @@ class WorkflowWalk:
         children = self._executor.children
         try:
             made = await children.make(
-                self.run, request, path=activation.path, attempt=context.attempt, limits=self._left()
+                self.run,
+                request,
+                path=activation.path,
+                attempt=context.attempt,
+                limits=spending.left(self.plan.limits, self.spent()),
             )
         except (LeaseLost, StoreError):
             raise
@@ -875,73 +715,36 @@ class WorkflowWalk:
         self._resting.pop(activation.path, None)
         messages, is_structured = await self._executor.children.said(child)
         used = await self._executor.used(child)
-        context = context._replace(begun=begun, view=self._view(activation.lane, context.node))
+        context = context._replace(
+            begun=begun, view=self._sight.view(self.run, self.state, activation.lane, context.node)
+        )
         effects = child_steps.outcome(context, child, messages, used, is_structured=is_structured)
         await self._finish(activation, context, effects, started_ms=begun.started_ms, begun=begun, n=begun.n)
 
     # -- limits ----------------------------------------------------------------------------------------------
 
     def breach(self) -> str | None:
-        """Give the name of a limit that the run has reached, its child runs included."""
+        """Give the name of a limit that the run, or one around it, has reached."""
         if self.handle.outer is not None and (outer := self.handle.outer()) is not None:
             return outer
-        limits, run = self.plan.limits, self.run
-        if run.expires_ms is not None and self._clock.now_ms() >= run.expires_ms:
+        if self.run.expires_ms is not None and self._clock.now_ms() >= self.run.expires_ms:
             return "expires_at"
-        used, tokens = self._used()
-        bounds: tuple[tuple[str, float | None, float, bool], ...] = (
-            ("max_steps", limits.max_steps, used.steps, False),
-            ("max_tool_calls", limits.max_tool_calls, used.tool_calls, False),
-            ("max_model_calls", limits.max_model_calls, used.model_calls, False),
-            ("max_tokens", limits.max_tokens, tokens, True),
-            ("max_cost_usd", limits.max_cost_usd, used.cost_usd, True),
-        )
-        for name, most, count, is_reached in bounds:
-            if most is not None and (count >= most and count > 0 if is_reached else count > most):
-                return name
+        limits = self.plan.limits
+        if (found := spending.breach(limits, self.spent())) is not None:
+            return found
         if limits.timeout is not None and self._walked_s() >= parse_duration(limits.timeout):
             return "timeout"
         return None
 
-    def _used(self) -> tuple[Used, int]:
-        """Give what the run has used, child runs that are under way included, and its tokens."""
-        state = self.state
-        used = Used(
-            steps=state.steps,
-            tool_calls=state.tool_calls,
-            model_calls=state.model_calls,
-            cost_usd=state.cost_usd,
-        )
-        tokens = state.prompt_tokens + state.completion_tokens
-        for handle in self.handle.children.values():
-            if handle.spent is not None:
-                more, more_tokens = handle.spent()
-                tokens += more_tokens
-                used = Used(
-                    steps=used.steps + more.steps,
-                    tool_calls=used.tool_calls + more.tool_calls,
-                    model_calls=used.model_calls + more.model_calls,
-                    cost_usd=used.cost_usd + more.cost_usd,
-                )
-        return used, tokens
-
-    def _left(self) -> dict[str, Any]:
-        """Give what the limits leave, by their names, for a child run."""
-        limits = self.plan.limits
-        used, tokens = self._used()
-        left: dict[str, Any] = {"max_tool_calls": max(0, limits.max_tool_calls - used.tool_calls)}
-        if limits.max_tokens is not None:
-            left["max_tokens"] = max(1, limits.max_tokens - tokens)
-        if limits.max_model_calls is not None:
-            left["max_model_calls"] = max(1, limits.max_model_calls - used.model_calls)
-        if limits.max_cost_usd is not None:
-            left["max_cost_usd"] = max(0.0, limits.max_cost_usd - used.cost_usd)
-        return left
+    def spent(self) -> tuple[Used, int]:
+        """Give what the run has used so far, and its tokens."""
+        return spending.used(self.state, self.handle.children.values())
 
     def _walked_s(self) -> float:
         return self.run.walked_ms / 1000 + self._clock.monotonic() - self.began
 
     def _left_s(self) -> float | None:
+        """Give the seconds that the run has left."""
         bounds: list[float] = []
         if self.plan.limits.timeout is not None:
             bounds.append(parse_duration(self.plan.limits.timeout) - self._walked_s())
@@ -1065,8 +868,7 @@ class WorkflowWalk:
     async def _complete(self) -> bool:
         outputs = self._result
         if outputs is None:
-            root = Node("", "assign", {"type": "end"})
-            view = self._view("", root)
+            view = self._sight.outermost(self.run, self.state)
             try:
                 outputs = {name: evaluate(source, view) for name, source in self.plan.outputs.items()}
             except DefinitionError as e:
@@ -1101,73 +903,9 @@ class WorkflowWalk:
         return True
 
 
-async def end_workflow(
-    executor: Executor,
-    run: Run,
-    state: State,
-    status: RunStatus,
-    *,
-    checkpoint: Checkpoint,
-    walked_ms: int,
-    reason: str | None = None,
-    error: RunError | None = None,
-    output: Any = None,
-) -> Run:
-    """End a run of a workflow: its child runs first, then its open steps and itself, in one transaction.
-
-    Errors: LeaseLost when it has moved on.
-    """
-    if state.open or any(step.child for step in checkpoint.steps):
-        await executor.end_children(run)
-    now = executor.clock.now_ms()
-    written = {s.path: s for s in checkpoint.steps}
-    steps = [s for s in checkpoint.steps if not s.is_open]
-    opened = [step for _, step in state.open]
-    opened += [call for calls in state.recorded.values() for call in calls.values() if call.is_open]
-    for step in opened:
-        row = written.get(step.path, step)
-        note = "outcome unknown: it was under way when the run ended" if row.edge == DISPATCHED else None
-        steps.append(
-            row.model_copy(
-                update={
-                    "status": "cancelled",
-                    "edge": None,
-                    "ended_ms": now,
-                    "fence": run.fence,
-                    "note": note or row.note,
-                }
-            )
-        )
-    usage = Usage(
-        prompt_tokens=state.prompt_tokens,
-        completion_tokens=state.completion_tokens,
-        estimated=state.is_estimated,
-    )
-    changes: dict[str, Any] = {
-        "ended_ms": now,
-        "walked_ms": walked_ms,
-        "usage": usage,
-        "pending": (),
-        "wake_ms": None,
-        "last_error": error,
-        "incomplete_reason": reason if status == "incomplete" else None,
-        "output": output,
-    }
-    committed = await executor.commit(
-        run, checkpoint._replace(status=status, changes=changes, steps=steps, now_ms=now)
-    )
-    return committed.run
-
-
 def _asks(step: Step) -> PendingCall:
     until = step.question.until_ms if step.question is not None else None
     return PendingCall(path=step.path, reply_seq=0, call_index=0, action="answer", until_ms=until)
-
-
-def _error_of(step: Step) -> RunError:
-    """Give the error that failed a run, with the node where it happened."""
-    error = step.last_error or RunError(code="server_error", message="it failed")
-    return RunError(code=error.code, message=f"{step.node}: {error.message}")
 
 
 def _tool(context: NodeContext) -> str | None:

@@ -40,6 +40,7 @@ from treadle.steps.base import Plan
 from treadle.store import open_store
 from treadle.store.base import Store
 from treadle.tools.base import Binding
+from treadle.tools.importing import call_of
 
 MOST_VIEWS = 1000
 """Tenants whose verbs are kept ready."""
@@ -84,7 +85,7 @@ class Treadle:
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SortableIds()
         self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
-        self.callables = {_name_of(f): f for f in tools}
+        self.callables = {_name_of(f): f for f in tools} | {call_of(f): f for f in tools}
         self.images = Images(self.project.allow, clock=self.clock, read_file=self._read_file)
         self.store = self._open(store)
         self.stream = Stream(lambda within_s: self.store.changed(within_s, elsewhere=True))

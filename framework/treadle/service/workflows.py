@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from treadle.definition.load import Document, Loaded, find_document, find_project, load, split_target
+from treadle.engine.child_runs import Made
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs, narrowed
 from treadle.engine.scheduler import start
 from treadle.engine.workflow_plan import make_workflow_plan
-from treadle.engine.workflow_walk import Made
 from treadle.errors import ConfigurationError, Conflict, NotFound, StateError
 from treadle.graph.compile import compile_workflow
 from treadle.graph.nodes import StepGraph
@@ -86,25 +86,21 @@ class Workflows:
         done[key] = await self._keep(name, spec, await self._stored_pins(spec, pins))
         return done[key]
 
-    async def _apply_built(self, graph: BuiltGraph) -> Workflow:
-        """Bring up to date what a graph was built of, then the graph."""
-        problems = [p for p in graph.check() if p.severity == "error"]
-        if problems:
-            graph.compile()
+    async def _apply_built(self, graph: BuiltGraph, name: str | None = None) -> Workflow:
+        """Bring up to date what a graph names, then the graph; the functions that it was given may be called here."""
+        graph.compile()
+        self._treadle.callables.update(graph.functions)
         pins: dict[str, Pin] = {}
-        for reference, built in graph.documents.items():
+        for reference, (known_as, built) in graph.uses().items():
             if isinstance(built, AgentSpec):
-                agent = await self._treadle.agents.apply(built)
+                named = built if built.name else built.model_copy(update={"name": known_as})
+                agent = await self._treadle.agents.apply(named)
                 pins[reference] = {"agent": agent.id, "version": agent.version}
-            elif isinstance(built, Agent):
-                pins[reference] = {"agent": built.id, "version": built.version}
             else:
-                workflow = await self._apply_built(built)
+                workflow = await self._apply_built(built, known_as)
                 pins[reference] = {"workflow": workflow.id, "version": workflow.version}
         spec = graph.spec
-        return await self._keep(
-            spec.name or graph.name or "workflow", spec, await self._stored_pins(spec, pins)
-        )
+        return await self._keep(spec.name or name or "workflow", spec, await self._stored_pins(spec, pins))
 
     async def _stored_pins(self, spec: WorkflowSpec, pins: dict[str, Pin]) -> dict[str, Pin]:
         """Give the pins with those of agents and workflows that only the store, or another file, has."""

@@ -49,7 +49,10 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
         definition = ToolDefinition(spec.name, spec.description, parameters, spec.strict)
         return BoundTool(spec, definition, None, timeout_s, _problems(spec.name, parameters))
     if spec.call:
-        function = resolve(spec.call, root=binding.root, allow_modules=binding.allow_modules)
+        # What the operator's own code passed in needs no allow-list.
+        function = binding.callables.get(spec.call) or resolve(
+            spec.call, root=binding.root, allow_modules=binding.allow_modules
+        )
     else:
         found = binding.callables.get(spec.name)
         if found is None:
