@@ -128,6 +128,7 @@ _RETRY_CODES = [
         "approval_rejected",
         "code_error",
         "state_type",
+        "outcome_unknown",
         "cancelled",
     ),
 ]

@@ -67,7 +67,7 @@ _PATTERNS: Mapping[str, tuple[str, str | None]] = {
         "is not an error code",
         (
             "known here: rate_limit, timeout, connection, http_4xx, http_5xx, http_NNN, tool_error, invalid_output, "
-            "model_error, content_filter, budget, approval_rejected, code_error, state_type, cancelled"
+            "model_error, content_filter, budget, approval_rejected, code_error, state_type, outcome_unknown, cancelled"
         ),
     ),
     "version": ("is not a version of this format", "write: version: '1.0.0'"),
@@ -325,7 +325,8 @@ def _pattern(path: KeyPath, flaw: _Flaw, model: type[BaseModel], findings: Findi
             "invalid_output",
         ]
         near = nearest(
-            flaw.value, [*codes, "model_error", "content_filter", "budget", "code_error", "cancelled"]
+            flaw.value,
+            [*codes, "model_error", "content_filter", "budget", "code_error", "outcome_unknown", "cancelled"],
         )
         hint = f"did you mean '{near}'?" if near else hint
     findings.add("TR103", f"{findings.where(path)}: {_quoted(flaw.value)} {said}", path, hint=hint)

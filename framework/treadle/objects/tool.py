@@ -14,7 +14,7 @@ RetryOn = Annotated[
     str,
     Field(
         pattern=r"^(rate_limit|timeout|connection|http_(?:[45]xx|\d{3})|tool_error|invalid_output|model_error"
-        r"|content_filter|budget|approval_rejected|code_error|state_type|cancelled)$"
+        r"|content_filter|budget|approval_rejected|code_error|state_type|outcome_unknown|cancelled)$"
     ),
 ]
 
