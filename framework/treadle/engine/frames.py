@@ -148,7 +148,7 @@ def _record(state: State, of: str, step: Step) -> State:
     if not _is_there(state, of):
         # The function is not waited for any more.
         return state._replace(n=max(state.n, step.n + 1), recorded=state.recorded.discard(of))
-    calls = state.recorded.get(of) or HashTrieMap[int, Step]()
+    calls: HashTrieMap[int, Step] = state.recorded.get(of) or HashTrieMap()
     ordinal = int(step.path.rpartition("/")[2])
     before = calls.get(ordinal)
     state = state._replace(
