@@ -50,7 +50,7 @@ def test_a_value_comes_from_the_first_source_that_has_one(
 ) -> None:
     (folder / "treadle.yaml").write_text(PROJECT)
     project = f"sqlite:///{folder}/data/support.db"
-    assert shown(capsys)["store"] == {"value": project, "origin": "treadle.yaml"}
+    assert shown(capsys)["store"] == {"value": project, "origin": "treadle.yaml:4"}
     (folder / ".env").write_text("TREADLE_STORE=sqlite:///from-dotenv.db\n")
     assert shown(capsys)["store"] == {"value": f"sqlite:///{folder}/from-dotenv.db", "origin": ".env"}
     monkeypatch.setenv("TREADLE_STORE", "sqlite:///from-environment.db")
@@ -130,3 +130,74 @@ def test_the_lease_of_the_environment_is_the_one_that_counts(
     monkeypatch.setenv("TREADLE_LEASE_S", "40")
     assert shown(capsys)["lease_s"] == {"value": 40.0, "origin": "TREADLE_LEASE_S"}
     assert configure(Invocation()).settings.lease_s == 40
+
+
+def test_every_setting_of_the_project_file_has_its_line_and_every_other_one_its_default(
+    folder: Path, capsys: Captured
+) -> None:
+    (folder / "treadle.yaml").write_text(
+        "# a project among others\n"
+        + PROJECT
+        + "serve:\n  limits:\n    tools: 3\nmodels:\n  small: {id: offline}\n"
+    )
+    settings = shown(capsys)
+    said = {
+        name: one["origin"].partition(":")[2] for name, one in settings.items() if "yaml:" in one["origin"]
+    }
+    assert said == {
+        "name": "4",
+        "store": "5",
+        "python.allow_modules": "6",
+        "connections.default.base_url": "9",
+        "connections.default.api_key": "10",
+        "connections.default.headers.x-literal": "11",
+        "serve.limits.tools": "14",
+        "models.small.id": "16",
+    }
+    assert settings["serve.limits.tools"]["value"] == 3
+    assert settings["serve.port"] == {"value": 8000, "origin": "default"}
+    assert settings["defaults.on_busy"] == {"value": "reject", "origin": "default"}
+
+
+def test_without_a_project_every_setting_has_its_default(capsys: Captured) -> None:
+    settings = shown(capsys)
+    assert settings["serve.host"] == {"value": "127.0.0.1", "origin": "default"}
+    assert {one["origin"] for one in settings.values()} == {"default"}
+    assert settings["debug"] == {"value": False, "origin": "default"}
+
+
+def test_an_endpoint_of_the_env_file_says_so(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text(
+        "OPENAI_API_KEY=open-sesame\nOPENAI_BASE_URL=https://me:swordfish@host/v1?key=abc\n"
+    )
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    assert shown(capsys)["connections.default.api_key"]["origin"] == ".env"
+    assert shown(capsys)["connections.default.base_url"] == {
+        "value": "https://me:***@host/v1?***",
+        "origin": ".env",
+    }
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame-open")
+    assert shown(capsys)["connections.default.api_key"]["origin"] == "OPENAI_API_KEY"
+
+
+def test_no_part_of_a_secret_is_shown(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "treadle.yaml").write_text(
+        "version: 1.0.0\nkind: project\nx-note: swordfish\nallow: {env: [LLM]}\nconnections:\n  default:\n"
+        "    base_url: https://u:swordfish@host/v1\n"
+        "    api_key: swordfish-${env:LLM:swordfish}\n    headers: {authorization: 'Bearer ${secret:LLM}'}\n"
+    )
+    monkeypatch.setenv("TREADLE_API_KEY", "swordfish-swordfish")
+    monkeypatch.setenv("TREADLE_STORE", "postgres://u:swordfish@host/db")
+    monkeypatch.setenv("LLM", "swordfish")
+    settings = shown(capsys)
+    assert "swordfish" not in json.dumps(settings)
+    assert settings["connections.default.api_key"]["value"] == "***${env:LLM:***}"
+    assert settings["connections.default.headers.authorization"]["value"] == "***${secret:LLM}"
+    assert settings["api_key"] == {"value": "***", "origin": "TREADLE_API_KEY"}
+    assert settings["store"] == {"value": "postgres://u:***@host/db", "origin": "TREADLE_STORE"}
+    assert invoke(["config", "show", "--origin"]) == 0
+    assert "swordfish" not in capsys.readouterr().out

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PROJECT_FILE = "treadle.yaml"
 DEFAULT_STORE = "sqlite:///.treadle/treadle.db"
+ENDPOINT = {"OPENAI_BASE_URL": "base_url", "OPENAI_API_KEY": "api_key"}
+"""The variables that make a connection where the project file has none, and its fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Configuration:
 
     Shapes: `root` is the folder of the project file, else the working folder; `environ` is `.env` with the
     process's environment on top; `origins` maps project, store, tenant, durability, model, lease_s and api_key to a
-    flag, a variable, `.env`, a file or `default`.
+    flag, a variable, `.env`, a file or `default`, and the names of the variables of `ENDPOINT` to themselves or `.env`.
     """
 
     root: Path
@@ -104,7 +106,8 @@ def configure(invocation: Invocation, *, environ: Mapping[str, str] | None = Non
 
     origins = {name.removeprefix("TREADLE_").lower(): origin(name) for name in VARIABLES}
     store = settings.store
-    origins["project"] = "--project" if invocation.project else "nearest parent"
+    origins |= {name: origin(name) for name in ENDPOINT if merged.get(name)}
+    origins["project"] = "--project" if invocation.project else "nearest parent" if file else "default"
     if store is None:
         declared = project is not None and "store" in project.model_fields_set
         store = anchored(project.store if project else DEFAULT_STORE, root)

@@ -273,25 +273,27 @@ def message_of(row: Row, *, tenant: str, thread_id: str, ids: Mapping[str, str])
     Shapes: `ids` maps ids of files to those that they have now. A run is not one of this store, so it is left out.
     """
     created = round(row.created_at * 1000)
-    return Message(
-        tenant=tenant,
-        thread_id=thread_id,
-        seq=row.seq,
-        role=row.role,
-        text=row.text,
-        parts=tuple(_renamed(part, ids) for part in row.parts) if ids else row.parts,
-        tool_calls=row.tool_calls,
-        reply_seq=row.reply,
-        call_index=row.call,
-        status=row.status,
-        incomplete_reason=row.incomplete_reason,
-        tokens=_tokens(row),
-        agent_id=row.agent_id if row.role == "assistant" else None,
-        created_ms=created,
-        completed_ms=created if row.status == "completed" else None,
-        attachments=tuple(_with_id(a, ids) for a in row.attachments),
-        metadata=row.metadata,
-        is_deleted=row.deleted,
+    return Message.trusted(
+        {
+            "tenant": tenant,
+            "thread_id": thread_id,
+            "seq": row.seq,
+            "role": row.role,
+            "text": row.text,
+            "parts": tuple(_renamed(part, ids) for part in row.parts) if ids else row.parts,
+            "tool_calls": row.tool_calls,
+            "reply_seq": row.reply,
+            "call_index": row.call,
+            "status": row.status,
+            "incomplete_reason": row.incomplete_reason,
+            "tokens": _tokens(row),
+            "agent_id": row.agent_id if row.role == "assistant" else None,
+            "created_ms": created,
+            "completed_ms": created if row.status == "completed" else None,
+            "attachments": tuple(_with_id(a, ids) for a in row.attachments),
+            "metadata": row.metadata,
+            "is_deleted": row.deleted,
+        }
     )
 
 
