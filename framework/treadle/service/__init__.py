@@ -18,7 +18,9 @@ from treadle.engine.lease import Lease
 from treadle.engine.plan import make_plan
 from treadle.engine.recover import Keeper, Swept
 from treadle.engine.stream import Stream
+from treadle.engine.workflow_plan import make_workflow_plan
 from treadle.errors import ConfigurationError, StateError
+from treadle.graph.nodes import StepGraph
 from treadle.ids import Ids, SortableIds
 from treadle.objects.agent import Agent
 from treadle.objects.project import Project, ProjectSpec
@@ -37,6 +39,7 @@ from treadle.service.vector_stores import VectorStores
 from treadle.service.workflows import Workflows
 from treadle.settings import Settings
 from treadle.steps.base import Plan
+from treadle.steps.node import StandIn, WorkflowPlan
 from treadle.store import open_store
 from treadle.store.base import Store
 from treadle.tools.base import Binding
@@ -164,6 +167,26 @@ class Treadle:
             agent_name=agent.name or agent.id,
             default_approval=self.project.defaults.approval,
             images=self.images.load,
+        )
+
+    def plan_workflow(
+        self,
+        graph: StepGraph,
+        *,
+        stand_in: StandIn | None = None,
+        spares: frozenset[str] = frozenset(),
+    ) -> WorkflowPlan:
+        """Work out how runs that pin the graph of a workflow are walked here.
+
+        Errors: ConfigurationError for what this process cannot supply.
+        """
+        return make_workflow_plan(
+            graph,
+            resolve_model=self.models.resolve,
+            binding=self.binding,
+            default_approval=self.project.defaults.approval,
+            stand_in=stand_in,
+            spares=spares,
         )
 
     async def __aenter__(self) -> Self:

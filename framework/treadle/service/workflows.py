@@ -12,7 +12,6 @@ from treadle.engine.child_runs import Made
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs, narrowed
 from treadle.engine.scheduler import start
-from treadle.engine.workflow_plan import make_workflow_plan
 from treadle.errors import ConfigurationError, Conflict, NotFound, StateError
 from treadle.graph.compile import compile_workflow
 from treadle.graph.nodes import StepGraph
@@ -321,15 +320,7 @@ class Workflows:
         plans = self._treadle.runs.walks.plans
         known = plans.get(graph.digest)
         if known is None:
-            treadle = self._treadle
-            plan = make_workflow_plan(
-                graph,
-                resolve_model=treadle.models.resolve,
-                binding=treadle.binding,
-                default_approval=treadle.project.defaults.approval,
-                stand_in=self.stand_in,
-                spares=self.spares(graph),
-            )
+            plan = self._treadle.plan_workflow(graph, stand_in=self.stand_in, spares=self.spares(graph))
             known = plans[graph.digest] = Prepared(graph, plan, start(graph))
         if run.overrides.limits is None:
             return known
