@@ -49,10 +49,7 @@ def bind(spec: FunctionTool, binding: Binding) -> BoundTool:
         definition = ToolDefinition(spec.name, spec.description, parameters, spec.strict)
         return BoundTool(spec, definition, None, timeout_s, _problems(spec.name, parameters))
     if spec.call:
-        # What the operator's own code passed in needs no allow-list.
-        function = binding.callables.get(spec.call) or resolve(
-            spec.call, root=binding.root, allow_modules=binding.allow_modules
-        )
+        function = resolve(spec.call, root=binding.root, allow_modules=binding.allow_modules)
     else:
         found = binding.callables.get(spec.name)
         if found is None:
@@ -74,7 +71,7 @@ def bind_code(spec: FunctionTool, binding: Binding) -> BoundTool:
     """Make the function of a code node ready: it is given what its parameters ask for by their names.
 
     Shapes: `call` names it; one that is registered under just that name needs no allow-list. Its parameters `ctx`, `state`,
-    `idempotency_key` and `tx` are filled in, all others are the node's to give.
+    `idempotency_key` and `tx` are filled in, all others are the node's to give; where it takes any keyword, they are not checked.
 
     Errors: ConfigurationError when the function is not allowed, not there, or cannot be described.
     """
@@ -84,6 +81,8 @@ def bind_code(spec: FunctionTool, binding: Binding) -> BoundTool:
     )
     supplied = (*supplied_names(function), *_taken(function, ("ctx", "state")))
     _check_transaction(spec, is_taken="tx" in supplied)
+    if _takes_any(function):
+        spec = spec.model_copy(update={"parameters": {"type": "object"}})
     return _bound(spec, function, binding, supplied)
 
 
@@ -122,6 +121,15 @@ def _taken(function: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, .
     except (TypeError, ValueError):
         return ()
     return tuple(name for name in names if name in taken)
+
+
+def _takes_any(function: Callable[..., Any]) -> bool:
+    """Tell whether what a function takes is not all known by name."""
+    try:
+        taken = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in taken)
 
 
 def _check_transaction(spec: FunctionTool, *, is_taken: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import textwrap
 import threading
 from dataclasses import replace
 
@@ -292,6 +293,13 @@ async def test_a_function_gets_what_the_node_gives_as_the_types_that_it_declares
     effects = await performed(call.CODE, code_node(move, {"point": {"x": "{{ inputs.x }}"}}, inputs={"x": 4}))
     assert effects.result == {"x": 5}
     assert effects.writes is None
+
+
+async def test_a_function_that_takes_any_keyword_gets_what_the_node_gives():
+    given = {"text": "one two three", "width": 7, "initial_indent": "- "}
+    assert (await performed(call.CODE, code_node(textwrap.fill, given))).result == "- one\ntwo\nthree"
+    effects = await performed(call.CODE, code_node(textwrap.fill, {"txt": "one"}))
+    assert (effects.status, effects.error.code) == ("failed", "code_error")
 
 
 async def test_types_that_only_a_type_checker_imports_do_not_matter_where_treadle_fills_in():
