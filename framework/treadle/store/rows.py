@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -328,13 +329,13 @@ def step_values(
         body["decision"] = step.decision.model_dump(exclude_defaults=True)
     if usage and usage.estimated:
         body["estimated"] = True
-    for name in _STEP_BODY:
-        if (value := getattr(step, name)) is not None:
-            body[name] = value
-    if step.question:
-        body["question"] = step.question.model_dump(mode="json", exclude_defaults=True)
-    if step.used:
-        body["used"] = step.used.model_dump(exclude_defaults=True)
+    work = _work_of(step)
+    if work != _NO_WORK:
+        body |= {name: value for name, value in zip(_WORK, work, strict=True) if value is not None}
+        if step.question:
+            body["question"] = step.question.model_dump(mode="json", exclude_defaults=True)
+        if step.used:
+            body["used"] = step.used.model_dump(exclude_defaults=True)
     if blobs:
         body = {name: value for name, value in body.items() if name not in blobs} | {"blobs": blobs}
     return (
@@ -362,8 +363,10 @@ def step_values(
     )
 
 
-_STEP_BODY = ("result", "writes", "child", "wake_ms", "key", "kept")
-"""What a step of a workflow has in its body as it is."""
+_WORK = ("result", "writes", "child", "used", "question", "wake_ms", "key", "kept")
+"""What a step of a workflow has in its body; an agent's steps have none of it."""
+_work_of = attrgetter(*_WORK)
+_NO_WORK = (None,) * len(_WORK)
 _PLACES = re.compile(r"#\d+(?:\[\d+\])?")
 _MARKS = re.compile(r"/(?:\d+|end)$")
 
