@@ -43,7 +43,6 @@ from treadle.steps.node import StandIn, WorkflowPlan
 from treadle.store import open_store
 from treadle.store.base import Store
 from treadle.tools.base import Binding
-from treadle.tools.importing import call_of
 
 MOST_VIEWS = 1000
 """Tenants whose verbs are kept ready."""
@@ -88,7 +87,9 @@ class Treadle:
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or SortableIds()
         self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
-        self.callables = {_name_of(f): f for f in tools} | {call_of(f): f for f in tools}
+        self.callables = {_name_of(f): f for f in tools}
+        # Nodes of workflows name functions as documents do.
+        self.callables |= {f"{f.__module__}:{f.__qualname__}": f for f in tools}
         self.images = Images(self.project.allow, clock=self.clock, read_file=self._read_file)
         self.store = self._open(store)
         self.stream = Stream(lambda within_s: self.store.changed(within_s, elsewhere=True))

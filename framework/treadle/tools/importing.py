@@ -116,11 +116,6 @@ def _import_file(name: str, file: Path, root: Path) -> ModuleType:
         sys.path.remove(str(root))
 
 
-def call_of(function: Callable[..., Any]) -> str:
-    """Give how a document names a function: package.module:attribute."""
-    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
-
-
 def locate(function: Callable[..., Any]) -> tuple[str, Path | None]:
     """Give the name under which another process finds a function, module:attribute, and the module's file.
 
