@@ -202,9 +202,13 @@ class Store(Protocol):
         there; a run of the same call is claimed for `claim_by`, and stays queued where that walker is dead; an agent whose version is greater than 1 follows the version before it.
         With `in_line` messages and runs for a thread that is busy wait for it: the message's seq stays 0, the run's
         `in_line` is set and nobody claims it. With a `request` its key stands for what was made.
+        A thread that is `forked_from` another one shares that one's first rows, where they lie: in the fork they are messages
+        with ids of its own, whose content, notes and run are those of the other thread. A `Cached` stands in place of the one
+        before it under its key.
 
         Errors: Conflict for a taken id or name, or for a key that stands for something else; Repeated for a key that stands for this;
-        ThreadBusy; NotFound for a thread that is not there.
+        ThreadBusy; NotFound for a thread that is not there; StateError for a fork after more rows than there are, or between
+        calls and their results.
         """
         ...
 
@@ -400,10 +404,11 @@ class Store(Protocol):
         ...
 
     async def commit(self, checkpoint: Checkpoint) -> Committed:
-        """Write a checkpoint.
+        """Write a checkpoint: what it inserts after its messages, and those of other runs after it, in their order.
 
         Errors: LeaseLost when fence, status or revision are not what the writer knew; StatementError for a tool's
-        statement, which leaves all of the checkpoint unwritten; Repeated and Conflict as `insert` for a `request`.
+        statement, which leaves all of the checkpoint unwritten; Repeated and Conflict as `insert` for a `request`;
+        those of `insert` for `inserts`; StateError where a run is released that is not walked.
         """
         ...
 
