@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("treadle.cli.chat:chat", "Talk with an agent on one thread."),
     "graph": ("treadle.cli.graph:graph", "Draw the step graph of an agent, or what a run did."),
     "agents": ("treadle.cli.agents:agents", "List, show, apply and delete agents."),
+    "workflows": ("treadle.cli.workflows:workflows", "List, show, apply, compare and delete workflows."),
     "threads": ("treadle.cli.threads:threads", "List, show, export, import and delete threads."),
     "runs": ("treadle.cli.runs:runs", "List, show, tail, approve, submit to, resume and cancel runs."),
     "serve": ("treadle.cli.serve:serve", "Serve agents, threads and runs over HTTP."),
