@@ -31,6 +31,7 @@ from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunError, RunStatus
 from treadle.objects.run_step import Step, StepKind, Used
 from treadle.steps import NODES
+from treadle.steps import call as call_steps
 from treadle.steps import child as child_steps
 from treadle.steps.base import Intent
 from treadle.steps.leaving import Left, leave
@@ -242,7 +243,7 @@ class WorkflowWalk:
                 return effects
         try:
             if context.begun is not None and context.begun.edge == DISPATCHED:
-                return _unsettled(context)
+                return call_steps.unsettled(context)
             return kind.prepare(context)
         except DefinitionError as e:
             return failed("code_error", why(e))
@@ -350,7 +351,7 @@ class WorkflowWalk:
             await self._flush()
         except StatementError as e:
             self.state, self._draft = before, _Draft()
-            refused = failed("tool_error", e.message)
+            refused = call_steps.refused(context, e)
             await self._finish(
                 activation, context, refused, started_ms=flight.started_ms, begun=begun, n=flight.n
             )
@@ -438,7 +439,7 @@ class WorkflowWalk:
         if effects.status == "in_progress":
             await self._wait_for(activation, context, effects, n, started_ms)
             return
-        left = leave(context, effects, reduce=frames.reduced)
+        left = leave(context, self._on_its_way(activation, effects), reduce=frames.reduced)
         now = self._clock.now_ms()
         row = self._row(activation, context, n, started_ms, left=left, effects=effects, ended_ms=now)
         if left.again_s is not None:
@@ -454,6 +455,18 @@ class WorkflowWalk:
             row = row.model_copy(update={"said": True})
         self._draft.statements += effects.statements
         self._doom(self._fold(row))
+
+    def _on_its_way(self, activation: Activation, effects: NodeEffects) -> NodeEffects:
+        """Give the effects, or a failure where a function chose a node to which no edge leads."""
+        if effects.to is None or effects.to in ("end", "END"):
+            return effects
+        within = self.graph.node[activation.node].within
+        target = f"{within}/{effects.to}" if within is not None else effects.to
+        targets = self.graph.successors(activation.node)
+        if target in targets:
+            return effects
+        known = ", ".join(t.rpartition("/")[2] for t in targets)
+        return failed("code_error", f"it went to '{effects.to}', and its edges lead to: {known}")
 
     def _fold(self, row: Step) -> State:
         """Take a row into the state and the draft; give the state before."""
@@ -913,12 +926,6 @@ def _tool(context: NodeContext) -> str | None:
     if tool is None:
         return None
     return tool if isinstance(tool, str) else cast("dict[str, Any]", tool).get("name")
-
-
-def _unsettled(context: NodeContext) -> NodeEffects:
-    from treadle.steps.call import unsettled
-
-    return unsettled(context)
 
 
 def _told(error: Exception) -> tuple[str, str]:

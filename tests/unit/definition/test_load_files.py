@@ -2,7 +2,7 @@
 
 import pytest
 
-from treadle.definition.load import find_agent, find_project, load, load_project, load_text, split_target
+from treadle.definition.load import find_document, find_project, load, load_project, load_text, split_target
 from treadle.errors import ConfigurationError, DefinitionError, NotFound
 
 AGENT = "version: 1.0.0\nkind: agent\nmodel: offline\n"
@@ -184,19 +184,19 @@ def test_an_agent_is_found_by_path_by_name_and_by_the_name_of_its_file(project):
     nameless = write(project / "plain.agent.yaml", AGENT)
     quoted = write(project / "q.yml", f"{AGENT}name: 'two words'\n---\n{AGENT}name: second\n")
     write(project / "flow.yaml", "version: 1.0.0\nkind: workflow\nname: flow\n")
-    assert find_agent(str(weather), project_root=project) == weather
-    assert find_agent(f"{quoted}#second", project_root=project) == quoted
-    assert find_agent("weather", project_root=project) == weather
-    assert find_agent("plain", project_root=project) == nameless
-    assert find_agent("two words", project_root=project) == quoted
-    assert find_agent("second", project_root=project) == quoted
+    assert find_document(str(weather), kind="agent", project_root=project) == weather
+    assert find_document(f"{quoted}#second", kind="agent", project_root=project) == quoted
+    assert find_document("weather", kind="agent", project_root=project) == weather
+    assert find_document("plain", kind="agent", project_root=project) == nameless
+    assert find_document("two words", kind="agent", project_root=project) == quoted
+    assert find_document("second", kind="agent", project_root=project) == quoted
     with pytest.raises(NotFound) as raised:
-        find_agent("wether", project_root=project)
+        find_document("wether", kind="agent", project_root=project)
     assert raised.value.hint == "did you mean 'weather'?"
     with pytest.raises(NotFound) as raised:
-        find_agent("flow", project_root=project)
+        find_document("flow", kind="agent", project_root=project)
     with pytest.raises(NotFound) as raised:
-        find_agent(str(project / "agents" / "v.agent.yaml"), project_root=project)
+        find_document(str(project / "agents" / "v.agent.yaml"), kind="agent", project_root=project)
     assert raised.value.hint == "did you mean 'w.agent.yaml'?"
 
 
@@ -204,7 +204,7 @@ def test_a_name_that_two_files_declare_is_refused(project):
     write(project / "a.yaml", f"{AGENT}name: x\n")
     write(project / "b.yaml", f"{AGENT}name: x\n")
     with pytest.raises(ConfigurationError, match="several files declare an agent 'x'"):
-        find_agent("x", project_root=project)
+        find_document("x", kind="agent", project_root=project)
 
 
 def test_a_document_is_picked_by_name():
