@@ -89,7 +89,7 @@ class Treadle:
         self.models = Models(self.project, self.root, providers=providers, base_url=base_url)
         self.callables = {_name_of(f): f for f in tools}
         # Nodes of workflows name functions as documents do.
-        self.callables |= {f"{f.__module__}:{f.__qualname__}": f for f in tools}
+        self.callables |= {f"{f.__module__}:{f.__qualname__}": f for f in tools if hasattr(f, "__qualname__")}
         self.images = Images(self.project.allow, clock=self.clock, read_file=self._read_file)
         self.store = self._open(store)
         self.stream = Stream(lambda within_s: self.store.changed(within_s, elsewhere=True))
