@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from treadle.errors import ConfigurationError, NotFound, StateError
 from treadle.objects.project import Project, ProjectSpec, ServeLimits, ServeSpec
+from treadle.objects.thread import Thread
 from treadle.objects.tool import FunctionTool
 from treadle.service import Treadle
 from treadle.store.check import check
@@ -201,6 +202,19 @@ async def test_an_export_of_a_waiting_run_ends_before_the_call_that_waits(worksh
     thread = await scene.treadle.threads.import_(lines_of(*told))
     assert await scene.treadle.threads.length(thread.id) == 1
     await scene.treadle.runs.cancel(run.id)
+
+
+async def test_a_fork_is_exported_with_the_rows_that_it_shares(workshop):
+    treadle = workshop.open()
+    source = await treadle.threads.create(messages=[{"content": f"text {n}"} for n in range(250)])
+    fork = Thread(id=treadle.ids.new("thread"), created_ms=1, forked_from=source.id, forked_at=230)
+    await treadle.store.insert("default", fork)
+    await treadle.messages.create(fork.id, role="assistant", content="own")
+    told = await exported(treadle, fork.id)
+    assert [line["text"] for line in told[1:-1]] == [f"text {n}" for n in range(230)] + ["own"]
+    assert compared(await exported(treadle, (await treadle.threads.import_(lines_of(*told))).id)) == compared(
+        told
+    )
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
