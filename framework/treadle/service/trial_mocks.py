@@ -26,7 +26,7 @@ _TOOL_FORMS: Final = "{returns: …} or {raises: {type: …, message: …}}"
 _NODE_FORMS: Final = "the node's result, {returns: …} or {raises: {type: …, message: …}}"
 _HUMAN_FORMS: Final = "an answer such as {decision: approve}"
 _REPLY_FORMS: Final = "text, json, call (with arguments) or error"
-_HUMAN_KEYS: Final = ("decision", "choice", "value", "comment", "by", "arguments")
+_HUMAN_KEYS: Final = ("decision", "choice", "value", "comment", "by", "arguments", "timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +178,12 @@ class Mocks:
         flaw = Flaw(what=f"mock.{kind}.{name}", message=f"{happened}, and {why}", path=path)
         self.unmocked.append(flaw)
 
+    def refuse(self, kind: str, name: str, message: str) -> None:
+        """Take note of an answer that cannot be given."""
+        flaw = Flaw(what=f"mock.{kind}.{name}", message=message, path=("mock", kind, name))
+        if flaw not in self.flaws:
+            self.flaws.append(flaw)
+
     def _take(self, kind: str, name: str) -> Any:
         found = self._stocks.get((kind, name))
         return found[0].take() if found is not None and found[0].has_more else None
@@ -273,6 +279,9 @@ def _human_answer(said: Any) -> Mapping[str, Any]:
     unknown = [key for key in said if key not in _HUMAN_KEYS]
     if unknown:
         msg = f"an answer has no '{unknown[0]}'; it has {', '.join(_HUMAN_KEYS)}"
+        raise ValueError(msg)
+    if "timeout" in said and (said["timeout"] is not True or len(said) > 1):
+        msg = "timeout: true says that nobody answers, and stands alone"
         raise ValueError(msg)
     return said
 

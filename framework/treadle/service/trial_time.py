@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from itertools import count
 
 from treadle.clock import Stop
@@ -12,6 +13,9 @@ from treadle.ids import begin
 BEGIN_MS = 1_767_225_600_000
 """The first second of 2026 (UTC), in Unix milliseconds."""
 
+PAUSE_S = 0.005
+"""Real time in which others may come to rest before a wait is let pass."""
+
 
 class StandingClock:
     """A clock that stands still but for waits, which move it on and take no time."""
@@ -19,6 +23,9 @@ class StandingClock:
     def __init__(self) -> None:
         """Stand at the first second of 2026."""
         self._elapsed_s = 0.0
+        self._at_work = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def boot(self) -> str:
@@ -37,10 +44,24 @@ class StandingClock:
         """Move on to a time, unless it is past already."""
         self._elapsed_s = max(self._elapsed_s, (ms - BEGIN_MS) / 1000)
 
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """Let no wait pass as long as something is at work that takes real time."""
+        self._at_work += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            if not self._at_work:
+                self._idle.set()
+
     async def sleep(self, seconds: float) -> None:
-        """Move on by that many seconds, and let other tasks run once."""
-        self._elapsed_s += max(seconds, 0.0)
-        await asyncio.sleep(0)
+        """Move on by that many seconds, once all else has come to rest; whoever is quicker has no need to wait."""
+        due_s = self._elapsed_s + max(seconds, 0.0)
+        await asyncio.sleep(PAUSE_S)
+        await self._idle.wait()
+        self._elapsed_s = max(self._elapsed_s, due_s)
 
     def every(self, seconds: float, function: Callable[[], None]) -> Stop:
         """Call nothing: a store in memory has no other process to tell that this one lives."""

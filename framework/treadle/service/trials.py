@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from treadle.clock import SystemClock
 from treadle.definition.composer import compose
 from treadle.definition.document import Document, KeyPath, Loaded, Place, Source
-from treadle.definition.load import load
+from treadle.definition.load import find_project, load
 from treadle.definition.trial import Trial
 from treadle.errors import ConfigurationError, ProviderError, TreadleError
 from treadle.objects.agent import AgentSpec, ModelSpec
@@ -96,7 +97,7 @@ def collect(files: Sequence[Path], *, project: ProjectSpec | None = None) -> lis
 
     Errors: DefinitionError with every problem of the files; ConfigurationError for one that cannot be read.
     """
-    loaded = load(files, project=project)
+    loaded = load([*_project_files(files, project), *files], project=project)
     loaded.raise_if_bad()
     projects: dict[Path, Project] = {}
     counts: dict[str, int] = {}
@@ -109,6 +110,19 @@ def collect(files: Sequence[Path], *, project: ProjectSpec | None = None) -> lis
             found = projects[document.root] = _project(document.root, project)
         cases += _cases(document, loaded, found, is_alone=counts[document.path] == 1)
     return cases
+
+
+def _project_files(files: Sequence[Path], project: ProjectSpec | None) -> list[Path]:
+    """Give the project files whose rules hold for documents and that are not among them."""
+    if project is not None:
+        return []
+    named = {file.resolve() for file in files}
+    found = [find_project(folder) for folder in dict.fromkeys(file.resolve().parent for file in files)]
+    return [
+        Path(os.path.relpath(file))
+        for file in dict.fromkeys(found)
+        if file is not None and file.resolve() not in named
+    ]
 
 
 def _project(root: Path, given: ProjectSpec | None) -> Project:
@@ -295,8 +309,8 @@ async def _once(attempt: _Attempt) -> list[Flaw]:
         return mocks.flaws
     async with trial_stage.Stage(case.project, attempt.models, mocks, is_live=attempt.is_live) as stage:
         said = trial_stage.messages_of(case.trial)
-        done = await trial_stage.perform(stage, case.document, case.trial, mocks)
-        seen = await trial_stage.observe(stage, done, mocks, first=len(said))
+        done = await trial_stage.perform(stage, case.document, case.trial)
+        seen = await trial_stage.observe(stage, done, first=len(said))
         found = trial_expect.flaws(case.trial.expect, seen)
         if case.trial.judge is not None and not found:
             heard = await trial_stage.conversation(stage, done)

@@ -388,15 +388,6 @@ def test_junit_holds_whatever_texts_say(write: Write, folder: Path, capsys: Capt
     assert "\x01" not in capsys.readouterr().err
 
 
-def test_two_runs_of_one_test_see_the_same_time_and_the_same_ids(write: Write, capsys: Captured) -> None:
-    head = AGENT.replace("Greet {{ who }}.", "It is {{ now }} in {{ run.id }}.").replace(
-        "gpt-that-nobody-has, connection: main", "offline"
-    )
-    write("  - {name: t, repeat: 2, messages: [{user: Hi}], expect: {max_tokens: 10000}}\n", head=head)
-    assert invoke(["test", "desk.agent.yaml"]) == 0
-    assert "1 passed" in capsys.readouterr().err
-
-
 def test_waits_between_attempts_take_no_time(write: Write, capsys: Captured) -> None:
     head = AGENT.replace(
         "tools:\n", "retry: {max_attempts: 3, initial_delay: 10m, max_delay: 30m, jitter: none}\ntools:\n", 1
@@ -418,3 +409,10 @@ def test_nothing_is_left_behind(write: Write, folder: Path) -> None:
     before = {p.name for p in folder.iterdir()} | {"__pycache__"}
     assert invoke(["test", "-q", "desk.agent.yaml"]) == 0
     assert {p.name for p in folder.iterdir()} | {"__pycache__"} == before
+
+
+def test_the_rules_of_the_project_hold(write: Write, folder: Path, capsys: Captured) -> None:
+    (folder / "treadle.yaml").write_text(PROJECT.replace("[shop]", "[other]"))
+    write(TWO_CALLS)
+    assert invoke(["test", "desk.agent.yaml"]) == 3
+    assert "the module 'shop' is not on the project's allow-list" in capsys.readouterr().err
