@@ -114,12 +114,12 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
         return _record(state, of, step)
     if step.status == "cancelled":
         # What nothing waits for any more may be out of sight already.
-        return _counted(_without(state, step.path)._replace(n=max(state.n, step.n + 1)), step)
+        return _without(state, step, is_over=True)
     activation = _find(state, step)
-    state = _without(state, step.path)._replace(n=max(state.n, step.n + 1))
     if step.status == "in_progress":
+        state = _without(state, step, is_over=False)
         return state._replace(open=(*state.open, (activation, step)))
-    state = _counted(state, step)
+    state = _without(state, step, is_over=True)
     if step.edge == "retry":
         return state._replace(ready=(*state.ready, activation._replace(not_before_ms=step.wake_ms or 0)))
     if state.recorded.get(step.path) is not None:
@@ -174,21 +174,29 @@ def _find(state: State, step: Step) -> Activation:
     )
 
 
-def _without(state: State, path: str) -> State:
-    ready, opened = state.ready, state.open
+def _without(state: State, step: Step, *, is_over: bool) -> State:
+    """Give the state where a step neither is ready nor open; one that is over counts."""
+    ready, opened, path = state.ready, state.open, step.path
     if len(ready) == 1:
         ready = () if ready[0].path == path else ready
     elif ready:
         ready = tuple([a for a in ready if a.path != path])
     if opened:
         opened = tuple([o for o in opened if o[0].path != path])
-    return state._replace(ready=ready, open=opened)
+    n = max(state.n, step.n + 1)
+    if not is_over:
+        return state._replace(ready=ready, open=opened, n=n)
+    usage, used, is_call = step.usage, step.used, step.kind == "tool_call"
+    if usage is None and used is None:
+        return state._replace(
+            ready=ready, open=opened, n=n, steps=state.steps + 1, tool_calls=state.tool_calls + is_call
+        )
+    state = state._replace(ready=ready, open=opened, n=n)
+    return _counted(state, step)
 
 
 def _counted(state: State, step: Step) -> State:
     usage, used = step.usage, step.used
-    if usage is None and used is None:
-        return state._replace(steps=state.steps + 1, tool_calls=state.tool_calls + (step.kind == "tool_call"))
     return state._replace(
         steps=state.steps + 1 + (used.steps if used else 0),
         tool_calls=state.tool_calls + (step.kind == "tool_call") + (used.tool_calls if used else 0),
@@ -206,7 +214,7 @@ def _counted(state: State, step: Step) -> State:
 def _keep(graph: StepGraph, state: State, activation: Activation, step: Step) -> State:
     """Take what a step gave and wrote into what its lane knows."""
     lane = cast("Lane", state.lanes[activation.lane])
-    if lane.id and step.status == "completed":
+    if lane.frame and step.status == "completed" and cast("Frame", state.frames[lane.frame]).kind == "map":
         state = state._replace(lanes=state.lanes.insert(lane.id, lane._replace(last=step.result)))
     is_read = activation.node in graph.kept
     if not is_read and not step.writes:
@@ -271,6 +279,7 @@ def _joined(graph: StepGraph, state: State, frame: Frame) -> State:
 
 
 _NOTHING = object()
+_NONE_ENDED: HashTrieMap[int, Ended] = HashTrieMap()
 
 
 # -- where it goes on --------------------------------------------------------------------------------------------
@@ -294,11 +303,9 @@ def _enter(graph: StepGraph, state: State, lane_id: str, target: str, cause: str
         return state._replace(is_finished=True)
     home = cast("Lane", state.lanes[lane.home])
     visit = (home.visits.get(target) or 0) + 1
-    state = state._replace(
-        lanes=state.lanes.insert(home.id, home._replace(visits=home.visits.insert(target, visit)))
-    )
     path = f"{lane.prefix}{target.rpartition('/')[2]}#{visit}"
     return state._replace(
+        lanes=state.lanes.insert(home.id, home._replace(visits=home.visits.insert(target, visit))),
         ready=(*state.ready, Activation(path, target, visit, None, cause, None, lane_id)),
     )
 
@@ -391,8 +398,10 @@ def _end_lane(
     if frame.is_closing:
         return state
     ended = Ended(status, lane.last, error, lane.values)
+    # Of a loop only the last round is of interest, and there may be very many.
+    before = frame.ended if frame.kind != "loop" else _NONE_ENDED
     frame = frame._replace(
-        ended=frame.ended.insert(lane.number, ended), completed=frame.completed + (status == "completed")
+        ended=before.insert(lane.number, ended), completed=frame.completed + (status == "completed")
     )
     state = state._replace(frames=state.frames.insert(frame.path, frame), lanes=state.lanes.discard(lane.id))
     if frame.kind == "loop":
@@ -418,7 +427,9 @@ def _is_decided(graph: StepGraph, frame: Frame) -> bool:
     if failed and params.get("on_branch_error", "fail") == "fail":
         return True
     wanted = wanted_of(params, frame.total)
-    return frame.completed >= wanted or frame.total - failed < wanted
+    # Where all are waited for, and may fail, each of them comes to its end.
+    is_lost = params.get("wait_for", "all") != "all" and frame.total - failed < wanted
+    return frame.completed >= wanted or is_lost
 
 
 def _close(graph: StepGraph, state: State, frame: Frame, cause: str | None) -> State:

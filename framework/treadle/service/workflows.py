@@ -23,11 +23,13 @@ from treadle.objects.thread import Thread
 from treadle.objects.workflow import Pin, Workflow, WorkflowSpec
 from treadle.service.ids import one_id
 from treadle.service.threads import append
+from treadle.service.workflow_diff import diff, stranded
 from treadle.steps.node import ChildRequest, StandIn, WorkflowPlan
 from treadle.store.base import Graph, Order, Stored
 
 if TYPE_CHECKING:
     from treadle.graph.builder import Graph as BuiltGraph
+    from treadle.graph.diff import GraphDiff
     from treadle.service import Treadle
 
 _RACES = 5
@@ -226,7 +228,27 @@ class Workflows:
 
     def graph(self, workflow: Workflow) -> StepGraph:
         """Give the step graph that a run of a workflow walks."""
-        return compile_workflow(workflow.spec, workflow.pins)
+        graphs = self._treadle.runs.walks.graphs
+        key = (workflow.tenant, workflow.id, workflow.version)
+        known = graphs.get(key)
+        if known is None:
+            graph = compile_workflow(workflow.spec, workflow.pins)
+            known = graphs[key] = (graph, ())
+        return known[0]
+
+    async def diff(self, a: str, b: str) -> GraphDiff:
+        """Give what workflow `b` changes of workflow `a`; each is a file, a name, an id, or one of these with @version.
+
+        Errors: those of `open`.
+        """
+        return await diff(self._treadle, a, b)
+
+    async def stranded(self, a: str, b: str) -> list[tuple[Run, list[str]]]:
+        """Give the runs of workflow `a` that have not ended and could not go on with `b`, and why.
+
+        Errors: those of `open`.
+        """
+        return await stranded(self._treadle, a, b)
 
     # -- runs ------------------------------------------------------------------------------------------------
 
