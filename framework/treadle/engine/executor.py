@@ -52,6 +52,7 @@ logger = logging.getLogger("treadle.engine")
 
 MakePlan = Callable[[Run, Agent], Plan]
 
+_RACES = 5
 RETRIES_S = (0.05, 0.3, 1.5)
 """How long a walk waits before it tries a checkpoint again that the store could not write."""
 
@@ -395,15 +396,32 @@ class Executor:
         for child in await self._store.children(run.tenant, run.id):
             if is_terminal(child.status) or (only is not None and child.id not in only):
                 continue
-            if child.walker is not None:
-                now_ms = self._clock.now_ms()
-                claimed = await self._store.claim(
-                    child.tenant, child.id, self.lease.walker, now_ms=now_ms, rev=child.rev
-                )
-                child = claimed.run  # noqa: PLW2901 - the same run, held
-            await self.finish_cancel(child)
+            await self._end_child(child)
         if only is not None:
             only.clear()
+
+    async def _end_child(self, child: Run) -> None:
+        """Cancel a child run that may still be written to by the walk that was stopped.
+
+        Errors: LeaseLost where somebody else holds it.
+        """
+        for last in range(_RACES + 1):
+            try:
+                if child.walker is not None:
+                    now_ms = self._clock.now_ms()
+                    claimed = await self._store.claim(
+                        child.tenant, child.id, self.lease.walker, now_ms=now_ms, rev=child.rev
+                    )
+                    child = claimed.run
+                await self.finish_cancel(child)
+            except LeaseLost:
+                child = await self._store.get(Run, child.tenant, child.id)
+                if is_terminal(child.status):
+                    return
+                if last == _RACES:
+                    raise
+            else:
+                return
 
     async def _open(self, run: Run, began: float, prepared: Prepared | None) -> _Walk:
         """Load what a walk needs: the agent and the graph that the run pinned, its journal, the thread's tail."""
@@ -998,13 +1016,18 @@ class Executor:
         return [a.path for a, _ in state.open] + [a.path for a in state.ready]
 
     async def finish_cancel(self, run: Run, *, begun: set[str] | None = None) -> Run:
-        """Move a run that nobody walks to `cancelled`, closing what its thread has open, in one transaction.
+        """Move a run that nobody walks to `cancelled`, closing what its thread has open, in one transaction; one that is `in_progress` is marked first.
 
         Shapes: `begun` has the paths of the steps that were under way when their walker stopped.
 
         Errors: LeaseLost when somebody walks it after all.
         """
         asked = () if run.status == "cancelling" else (Event(run.id, "thread.run.cancelling", run.id),)
+        if run.status == "in_progress":
+            # It waits for a time, or its walk was stopped: it is left by way of `cancelling` only.
+            now_ms = self._clock.now_ms()
+            run = (await self.commit(run, Checkpoint(run, "cancelling", events=asked, now_ms=now_ms))).run
+            asked = ()
         return await self._finish(run, "cancelled", begun=begun, before=asked)
 
 

@@ -312,7 +312,11 @@ def _enter(graph: StepGraph, state: State, lane_id: str, target: str, cause: str
 
 def _gate(graph: StepGraph, frame: Frame) -> str:
     """Give the node at which the lanes of a frame end: the join, or the frame's own node."""
-    return graph.node[frame.node].params["join"] if frame.kind == "parallel" else frame.node
+    node = graph.node[frame.node]
+    if frame.kind != "parallel":
+        return node.id
+    join = node.params["join"]
+    return join if node.within is None else f"{node.within}/{join}"
 
 
 def _fail(graph: StepGraph, state: State, lane_id: str, step: Step) -> State:

@@ -134,13 +134,14 @@ SELECT r.id, s.path || ', attempt ' || s.attempt FROM steps s JOIN runs r ON r.n
 GROUP BY s.tenant, s.run, s.path, s.attempt HAVING count(*) > 1;
 
 -- name: misplaced_steps
--- a step names the row that it wrote, which is the reply of a model, the result of its own call, or the answer; an attempt that is made again writes none
+-- a step names the row that it wrote, which is the reply of a model, the result of its own call, or the answer; an attempt that is made again writes none; a call that a node of a workflow makes has neither a row that asked nor one with its result
 SELECT r.id, s.path FROM steps s JOIN runs r ON r.no = s.run AND r.tenant = s.tenant
 LEFT JOIN messages m ON m.pos = (r.thread << 32) + s.message
 WHERE (s.message IS NOT NULL AND (m.pos IS NULL OR s.message < r.first_seq OR m.run IS NOT r.no
     OR (s.kind = 'tool_call') <> (m.role = 'tool')
     OR (s.kind = 'tool_call' AND (m.reply IS NOT s.reply OR m.call IS NOT s.call))))
-OR (s.kind = 'tool_call' AND (s.reply IS NULL OR s.call IS NULL OR (s.status <> 'in_progress' AND s.edge IS NOT 'retry' AND s.message IS NULL)))
+OR (s.kind = 'tool_call' AND CASE WHEN r.agent_id GLOB 'wf[_]*' THEN s.reply IS NOT NULL OR s.call IS NOT NULL OR s.message IS NOT NULL
+  ELSE s.reply IS NULL OR s.call IS NULL OR (s.status <> 'in_progress' AND s.edge IS NOT 'retry' AND s.message IS NULL) END)
 OR (s.status = 'in_progress') <> (s.ended_ms IS NULL) OR (s.status = 'in_progress') <> (s.event IS NULL)
 OR s.said <> coalesce(m.listed, 0);
 
