@@ -15,7 +15,7 @@ from treadle.steps.node import NodeEffects, StandIn, failed
 OUTSIDE: Final = ("agent", "prompt", "tool", "code", "map", "loop", "wait", "workflow", "human")
 """The types of nodes that a test may stand in for: those that reach outside, take time, or hold such nodes."""
 
-_PLACE = re.compile(r"#\d+|\[\d+\]")
+_PLACE = re.compile(r"#\d+|\[\d+\]|/\d+$")
 
 
 def names_of(node: str) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def names_of(node: str) -> tuple[str, ...]:
 
 
 def node_of(path: str) -> str:
-    """Give the id of the node whose step has a path."""
+    """Give the id of the node whose step, or whose function's call, has a path."""
     return _PLACE.sub("", path)
 
 

@@ -208,6 +208,21 @@ def test_calls_wait_for_a_person_or_are_answered(write: Write, capsys: Captured)
     assert "3 passed" in capsys.readouterr().err
 
 
+def test_nobody_answers_in_time(write: Write, capsys: Captured) -> None:
+    head = AGENT.replace("message: 'Pay {{ args.amount }}?'", "timeout: 3d, on_timeout: reject")
+    write(
+        """\
+  - name: the rule of the tool decides
+    mock:
+      model: [{call: refund, arguments: {order_id: '7', amount: 450}}, {text: Nobody agreed.}]
+      human: {refund: {timeout: true}}
+    expect: {never_called: [refund], output: Nobody agreed.}
+""",
+        head=head,
+    )
+    assert invoke(["test", "desk.agent.yaml"]) == 0, capsys.readouterr().err
+
+
 def test_a_person_who_does_not_decide_is_a_mistake_of_the_test(write: Write, capsys: Captured) -> None:
     write(APPROVAL.replace("{decision: reject, comment: too much}", "{comment: too much}"))
     assert invoke(["test", "-q", "desk.agent.yaml", "-k", "says no"]) == 1

@@ -12,9 +12,19 @@ Captured = pytest.CaptureFixture[str]
 PROJECT = "version: 1.0.0\nkind: project\nname: desk\npython: {allow_modules: [work, nowhere]}\n"
 
 WORK = '''\
+from treadle import Ctx
+
+
 def double(n: int) -> int:
     """Double a number."""
     return n * 2
+
+
+def spend(ctx: Ctx, item: str) -> str:
+    """Buy, if somebody agrees."""
+    if ctx.ask(f"Buy {item}?", kind="approval").result().decision != "approve":
+        return ctx.model("gpt-nowhere", "Say why not.").result()
+    return ctx.call("mail", to=item).result()
 
 
 def mail(to: str) -> str:
@@ -327,6 +337,23 @@ def test_a_tool_node_that_needs_a_person_is_answered_by_the_nodes_name(capsys: C
     )
     tests = "  - {name: t, inputs: {n: 4}, mock: {human: {second: {decision: reject}}}, expect: {status: failed, never_called: [mail]}}\n"
     assert run(body + tests) == 0, capsys.readouterr().err
+
+
+def test_what_a_function_does_through_its_ctx_is_mocked(capsys: Captured) -> None:
+    code = run("""\
+start: buy
+nodes: {buy: {type: code, call: 'work:spend', with: {item: tea}, next: end}}
+tools: [{type: function, name: mail, call: 'work:mail'}]
+outputs: {bought: result_of.buy}
+tests:
+  - name: somebody agrees
+    mock: {human: {buy: {decision: approve}}, tools: {mail: {returns: sent}}}
+    expect: {path: [buy], output: {bought: sent}, tools_called: [mail]}
+  - name: nobody does
+    mock: {human: {buy: {decision: reject}}, model: [{text: kept}]}
+    expect: {output: {bought: kept}, tools_called: []}
+""")
+    assert code == 0, capsys.readouterr().err
 
 
 def test_a_mock_of_http_is_never_used(capsys: Captured) -> None:
