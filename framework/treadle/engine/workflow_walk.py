@@ -78,7 +78,7 @@ class _Flight:
     context: NodeContext
     started_ms: int
     n: int
-    task: asyncio.Future[Any]
+    task: asyncio.Future[Any] = field(default_factory=asyncio.Future[Any])
     child: str | None = None
 
 
@@ -203,8 +203,7 @@ class WorkflowWalk:
                 await self._flush()
             if self.state.failed is not None or self.state.is_finished or self.handle.is_stopping:
                 break
-        await self._launch(once)
-        return folded
+        return await self._launch(once) or folded
 
     def _goes_on(self, activation: Activation, step: Step, now: int) -> bool:
         """Tell whether an open step has what it waited for."""
@@ -254,10 +253,13 @@ class WorkflowWalk:
         except DefinitionError as e:
             return failed("code_error", why(e))
 
-    async def _launch(self, chosen: Sequence[tuple[Activation, NodeContext, Intent]]) -> None:
-        """Perform steps in the background; one that may be made once only is written down before it is."""
+    async def _launch(self, chosen: Sequence[tuple[Activation, NodeContext, Intent]]) -> bool:
+        """Perform steps in the background; one that may be made once only is written down before it is.
+
+        A step that is all there is to do is performed at once: the result tells whether it was folded.
+        """
         if not chosen:
-            return
+            return False
         places = {activation.path: self._take_n(context.begun) for activation, context, _ in chosen}
         now = self._clock.now_ms()
         is_once = False
@@ -269,11 +271,19 @@ class WorkflowWalk:
                 self._fold(row)
         if is_once:
             await self._flush()
+        is_alone = len(chosen) == 1 and not self._flights and len(self.state.ready) + len(self.state.open) == 1
         for activation, context, intent in chosen:
-            task = asyncio.ensure_future(self._perform(context, intent))
             n = places[activation.path]
-            self._flights[activation.path] = _Flight(activation, context, now, n, task)
             self.handle.begun.add(activation.path)
+            if is_alone:
+                effects = await self._perform(context, intent)
+                self.handle.begun.discard(activation.path)
+                await self._land(_Flight(activation, context, now, n), effects)
+                await self._flush_unless_over()
+                return True
+            task = asyncio.ensure_future(self._perform(context, intent))
+            self._flights[activation.path] = _Flight(activation, context, now, n, task)
+        return False
 
     async def _perform(self, context: NodeContext, intent: Intent) -> NodeEffects:
         perform = kind_of(context.params["type"]).perform
@@ -329,8 +339,11 @@ class WorkflowWalk:
             if not self._is_there(path):
                 continue
             await self._land(flight, effects)
+        await self._flush_unless_over()
+
+    async def _flush_unless_over(self) -> None:
+        """Write what is folded, but for what ends the run: that is written with its end."""
         if self.state.failed is None and not self.state.is_finished:
-            # What ends the run is written with its end.
             await self._flush()
 
     async def _land(self, flight: _Flight, effects: NodeEffects) -> None:

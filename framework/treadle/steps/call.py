@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast
 
 from treadle.errors import StatementError
 from treadle.graph.nodes import Node
-from treadle.ids import derive
 from treadle.objects.goto import Goto
 from treadle.objects.message import ToolCall
 from treadle.objects.run import Answer, Question
@@ -169,8 +168,8 @@ def _digest(context: NodeContext, tool: BoundTool, arguments: Any, *, again: boo
 
 
 def _tool_call(context: NodeContext, tool: BoundTool, arguments: Any) -> ToolCall:
-    id_ = derive("call", context.run.id, context.path)
-    return ToolCall(id=id_, name=tool.spec.name, arguments=json.dumps(arguments, ensure_ascii=False))
+    # Nobody answers the calls of nodes by their ids: the path says which it is.
+    return ToolCall(id=context.path, name=tool.spec.name, arguments=json.dumps(arguments, ensure_ascii=False))
 
 
 def _code(context: NodeContext, code: str) -> str:
