@@ -248,6 +248,11 @@ def test_frames_stand_on_the_path_where_they_close(capsys: Captured) -> None:
       output: {{found: [seen, told, joined]}}
       tools_called: [look, look, look, look]
       assert: ["state.found|length == 3"]
+  - name: a branch that fails does not stand in the way
+    mock:
+      tools: {{look: [{{raises: timeout}}, {{returns: a}}, {{returns: b}}]}}
+      human: {{right: {{value: {{said: told}}}}}}
+    expect: {{path_contains: [left, right, gather, join, each], output: {{found: [told, joined]}}}}
   - name: the map is mocked
     mock:
       tools: {{look: [{{returns: seen}}]}}
