@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from treadle.cli import lines
+from treadle.cli import family, flow_lines, lines
 from treadle.cli.ask import ask
 from treadle.cli.output import complain
 from treadle.errors import NotFound, StateError
@@ -43,28 +43,31 @@ def who() -> str:
 def show(waiting: Sequence[PendingCall], *, labels: int) -> None:
     """List the calls that wait for a person, also where all else is quiet."""
     for pending in waiting:
-        for line in lines.approval_lines(pending, labels=labels):
+        told = flow_lines.question_lines if pending.call is None else lines.approval_lines
+        for line in told(pending, labels=labels):
             complain(line, "yellow")
 
 
 def chosen(run: Run, call: str | None) -> tuple[PendingCall, ...]:
-    """Give the calls that a person means: the one of that id, the only one of that tool, or all that wait.
+    """Give what a person means: the call of that id, the only one of that tool, the node that asks, or all that wait.
 
-    Errors: StateError when none waits, or several calls of the tool do; NotFound.
+    Errors: StateError when nothing waits for consent, or several calls of the tool do; NotFound.
     """
-    waiting = run.required_approvals
+    asked = [p for p in run.required_answers if p.asks is not None and p.asks.kind == "approval"]
+    waiting = (*run.required_approvals, *asked)
     if not waiting:
+        open_ = "".join(f"; open: {p.path}, treadle runs answer" for p in run.required_answers)
         raise StateError(
-            f"run {run.id} is {run.status}: no call of it waits for a person",
+            f"run {run.id} is {run.status}: no call of it waits for a person{open_}",
             status=run.status,
             event="approve",
             run=run,
         )
     if call is None:
         return waiting
-    named = [p for p in waiting if p.call is not None and call in (p.call.id, p.call.name)]
-    exact = [p for p in named if p.call is not None and p.call.id == call] or named
-    ids = ", ".join(f"{p.call.id} ({p.call.name})" for p in waiting if p.call is not None)
+    named = [p for p in waiting if call in _names(p)]
+    exact = [p for p in named if call in _names(p)[:1]] or named
+    ids = ", ".join(f"{p.call.id} ({p.call.name})" if p.call is not None else p.path for p in waiting)
     if not exact:
         raise NotFound("waiting call", call, hint=f"waiting: {ids}")
     if len(exact) > 1:
@@ -72,6 +75,14 @@ def chosen(run: Run, call: str | None) -> tuple[PendingCall, ...]:
             f"{len(exact)} calls of {call} wait", status=run.status, event="approve", hint=f"name one: {ids}"
         )
     return (exact[0],)
+
+
+def _names(pending: PendingCall) -> tuple[str, ...]:
+    """Give the names of what waits, the one that nothing else has first."""
+    if pending.call is not None:
+        return pending.call.id, pending.call.name
+    node = pending.path.rpartition("#")[0]
+    return pending.path, node, node.rpartition("/")[2]
 
 
 async def ask_all(
@@ -126,7 +137,7 @@ async def _ask_until_done(
             return await carry_out(treadle, run, pending, answer)
         except StateError as e:
             now = await treadle.runs.get(run.id)
-            if all(p.path != pending.path for p in now.required_approvals):
+            if all(p.path != pending.path for p in now.pending):
                 raise
             complain(f"    {e.message}" + (f"; {e.hint}" if e.hint else ""), "red")
 
@@ -136,7 +147,14 @@ def ask_one(pending: PendingCall, *, signals: Signals) -> Decided | None:
 
     Errors: KeyboardInterrupt, Terminated.
     """
-    assert pending.call is not None
+    if pending.call is None:
+        from treadle.cli import questions
+
+        given = questions.ask_one(pending, signals=signals)
+        if given is None or given.decision is None:
+            return None
+        changed = None if given.value is None else json.dumps(given.value)
+        return Decided(given.decision, changed, given.comment or "")
     while True:
         said = ask(PROMPT.format(question=QUESTIONS[pending.action]), signals=signals)
         word, _, rest = (said or "later").strip().partition(" ")
@@ -185,15 +203,25 @@ async def carry_out(
 
     Errors: those of `runs.approve` and `runs.reject`.
     """
-    assert pending.call is not None
-    before = await treadle.store.last_event(run.tenant, run.id)
+    if pending.call is None:
+        from treadle.cli import questions
+
+        value = None if decided.arguments is None else json.loads(decided.arguments)
+        given = questions.Given(decision=decided.verdict, value=value, comment=decided.reason or None)
+        events = await questions.carry_out(treadle, run, pending, given)
+        return await treadle.runs.get(run.id), events
+    marks = await family.marks(treadle, run)
+    # Two runs within one may have calls of one id: each decides on its own.
+    owner = pending.run_id or run.id
     if decided.verdict == "approve":
         arguments, digest = decided.arguments, pending.digest
         after = await treadle.runs.approve(
-            run.id, pending.call.id, arguments=arguments, by=who(), digest=digest
+            owner, pending.call.id, arguments=arguments, by=who(), digest=digest
         )
     else:
-        after = await treadle.runs.reject(run.id, pending.call.id, reason=decided.reason, by=who())
+        after = await treadle.runs.reject(owner, pending.call.id, reason=decided.reason, by=who())
+    if owner != run.id:
+        after = await treadle.runs.get(run.id)
     if after.status == "requires_action":
         return after, None
-    return after, treadle.runs.follow(run.id, after=before, until_rest=True)
+    return after, family.follow(treadle, run, after=marks)

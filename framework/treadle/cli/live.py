@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from treadle.cli import lines
@@ -25,6 +26,67 @@ TICK_S = 0.25
 ERASE_LINE = "\r\x1b[K"
 
 
+class Moving:
+    """The line that moves on a terminal: what is under way, and for how long."""
+
+    def __init__(self, treadle: Treadle, *, labels: int) -> None:
+        """Take the width of the column of step names."""
+        self._clock = treadle.clock
+        self._labels = labels
+        self._moves = not is_quiet() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._under_way: dict[str, tuple[str, float]] = {}
+        self._is_drawn = False
+        self._ticker: asyncio.Task[None] | None = None
+
+    def begin(self, key: str, label: str) -> None:
+        """Take a step that is under way."""
+        self._under_way[key] = (lines.one_line(label), self._clock.monotonic())
+
+    def end(self, key: str) -> None:
+        """Forget a step."""
+        self._under_way.pop(key, None)
+
+    def start(self, draw: Callable[[], None]) -> None:
+        """Let the line move by itself from now on; `draw` draws it where there is room for it."""
+        if self._moves and self._ticker is None:
+            self._ticker = asyncio.create_task(self._tick(draw))
+
+    def stop(self) -> None:
+        """Take the line away for good."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        self._under_way.clear()
+        self.clear()
+
+    async def _tick(self, draw: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            draw()
+
+    def draw(self) -> None:
+        """Draw the line, where a terminal shows it."""
+        if not self._moves or not self._under_way:
+            return
+        names = [name for name, _ in self._under_way.values()]
+        label = names[0] if len(set(names)) == 1 else ", ".join(dict.fromkeys(names))
+        if len(names) > 1:
+            label += f" ×{len(names)}"
+        began = min(start for _, start in self._under_way.values())
+        ms = int((self._clock.monotonic() - began) * 1000)
+        text = lines.step_line("◐", label, ms=ms, note="", labels=self._labels, columns=width())
+        sys.stderr.write(ERASE_LINE + style(lines.cut(text, width() - 1), "dim", stream=sys.stderr))
+        sys.stderr.flush()
+        self._is_drawn = True
+
+    def clear(self) -> None:
+        """Take the line away until it is drawn again."""
+        if self._is_drawn:
+            sys.stderr.write(ERASE_LINE)
+            sys.stderr.flush()
+            self._is_drawn = False
+
+
 class Live:
     """What a person sees of runs: header and steps on stderr, the answer on stdout.
 
@@ -36,14 +98,11 @@ class Live:
         self._treadle = treadle
         self._spec = agent.spec
         self._labels = lines.label_width(agent.spec)
-        self._moves = not is_quiet() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._moving = Moving(treadle, labels=self._labels)
         self._answer = Answer(sys.stdout, sys.stderr, say=self.say)
         self._run: Run | None = None
         self._journal: dict[str, list[Step]] = {}
         self._told: set[tuple[str, int]] = set()
-        self._under_way: dict[str, tuple[str, float]] = {}
-        self._is_drawn = False
-        self._ticker: asyncio.Task[None] | None = None
 
     @property
     def is_broken(self) -> bool:
@@ -52,7 +111,7 @@ class Live:
 
     def say(self, text: str, *styles: str) -> None:
         """Write a line about the run."""
-        self._clear()
+        self._moving.clear()
         note(text, *styles)
 
     async def take(self, event: Event) -> None:
@@ -61,22 +120,18 @@ class Live:
             await self._open(event.run_id)
         step = event.name.removeprefix("thread.run.step.")
         if event.name == "thread.message.delta":
-            self._clear()
+            self._moving.clear()
             self._answer.write(str(event.data["text"]))
         elif step == "in_progress" and event.seq is None:
             self._began(event)
         elif step in ("completed", "failed", "cancelled", "expired") and event.object_id is not None:
-            self._under_way.pop(event.object_id, None)
+            self._moving.end(event.object_id)
             await self._ended(event.object_id)
         self._draw()
 
     async def close(self, run: Run) -> None:
         """End what is open, and list the calls that wait."""
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
-        self._under_way.clear()
-        self._clear()
+        self._moving.stop()
         self._answer.abandon()
         self.show_waiting(run)
 
@@ -93,14 +148,13 @@ class Live:
             self.say(f"{run.thread_id}  {run.id}  model {model}", "dim")
         if run.in_line:
             self.say("  in line: the thread is busy with another run", "yellow")
-        if self._moves and self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick())
+        self._moving.start(self._draw)
 
     def _began(self, event: Event) -> None:
         label = str(event.data.get("tool") or event.data["kind"]).replace("_", " ")
         if event.data.get("tool"):
             label = str(event.data["tool"])
-        self._under_way[event.object_id or ""] = (lines.one_line(label), self._treadle.clock.monotonic())
+        self._moving.begin(event.object_id or "", label)
 
     async def _ended(self, path: str) -> None:
         for step in await self._closed(path):
@@ -124,39 +178,23 @@ class Live:
         detail = await self._treadle.runs.detail(self._run, step)
         self._answer.line(step_text(step, detail.calls, detail.output, labels=self._labels))
         if detail.text is not None:
-            self._clear()
+            self._moving.clear()
             self._answer.settle(detail.text)
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            self._draw()
-
     def _draw(self) -> None:
-        """Draw the line that moves, where a terminal shows it and no answer is being written."""
-        if not self._moves or self._answer.is_open or not self._under_way:
-            return
-        names = [name for name, _ in self._under_way.values()]
-        label = names[0] if len(set(names)) == 1 else ", ".join(dict.fromkeys(names))
-        if len(names) > 1:
-            label += f" ×{len(names)}"
-        began = min(start for _, start in self._under_way.values())
-        ms = int((self._treadle.clock.monotonic() - began) * 1000)
-        text = lines.step_line("◐", label, ms=ms, note="", labels=self._labels, columns=width())
-        sys.stderr.write(ERASE_LINE + style(lines.cut(text, width() - 1), "dim", stream=sys.stderr))
-        sys.stderr.flush()
-        self._is_drawn = True
-
-    def _clear(self) -> None:
-        if self._is_drawn:
-            sys.stderr.write(ERASE_LINE)
-            sys.stderr.flush()
-            self._is_drawn = False
+        """Draw the line that moves, where no answer is being written."""
+        if not self._answer.is_open:
+            self._moving.draw()
 
 
-def step_text(step: Step, calls: tuple[ToolCall, ...], output: str | None, *, labels: int) -> str:
-    """Give the line of a step, in color where stderr takes color."""
-    mark, columns = lines.mark_of(step), width()
+def step_text(
+    step: Step, calls: tuple[ToolCall, ...], output: str | None, *, labels: int, indent: int = 0
+) -> str:
+    """Give the line of a step, in color where stderr takes color.
+
+    Shapes: `indent` counts what the step stands in.
+    """
+    mark, columns = lines.mark_of(step), width() - 2 * indent
     ms = None if step.ended_ms is None else step.ended_ms - step.started_ms
     room = max(16, columns - labels - 13)
     text = lines.step_line(
@@ -168,7 +206,7 @@ def step_text(step: Step, calls: tuple[ToolCall, ...], output: str | None, *, la
         columns=columns,
     )
     color = "red" if mark == lines.FAILED else "green"
-    return text.replace(mark, style(mark, color, stream=sys.stderr), 1)
+    return "  " * indent + text.replace(mark, style(mark, color, stream=sys.stderr), 1)
 
 
 def describe(treadle: Treadle, spec: AgentSpec, run: Run) -> str:

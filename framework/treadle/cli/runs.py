@@ -6,23 +6,29 @@ import asyncio
 import json
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from treadle.cli import approvals, lines, walk
+from treadle.cli import approvals, family, flow_lines, lines, walk
 from treadle.cli import exit as codes
+from treadle.cli.answer_command import answer
 from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import page, paged, show_table
 from treadle.cli.live import Live, describe
+from treadle.cli.live_tree import LiveTree
 from treadle.cli.opening import Opened, opened, pairs, read_value, walking
 from treadle.cli.output import can_ask, complain, data, data_json, note, room, style, width
+from treadle.cli.owners import is_workflow, labels_of, live_of, owner_of
 from treadle.cli.signals import Signals
 from treadle.errors import StreamCut
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
+    from treadle.cli.owners import Owner
+    from treadle.graph.places import Places
+    from treadle.graph.trace import Trace
     from treadle.objects.agent import Agent
     from treadle.objects.event import Event
     from treadle.objects.record import JsonValue
@@ -36,38 +42,48 @@ _LEFT = "walker gone"
 
 @click.group(cls=Group)
 def runs() -> None:
-    """List, show, tail, approve, submit to, resume and cancel runs."""
+    """List, show, tail, approve, answer, submit to, resume and cancel runs."""
 
 
 @runs.command(name="list")
 @click.option("-t", "thread", metavar="THREAD", help="Only the runs of this thread.")
+@click.option("--all", "everything", is_flag=True, help="Also the runs within runs of workflows.")
 @paged
 @click.pass_obj
 def list_(
-    invocation: Invocation, *, thread: str | None, limit: int, after: str | None, as_json: bool
+    invocation: Invocation,
+    *,
+    thread: str | None,
+    everything: bool,
+    limit: int,
+    after: str | None,
+    as_json: bool,
 ) -> None:
     """List the runs of the store, the newest first."""
     place = opened(invocation)
 
-    async def found() -> tuple[list[Run], dict[str, Any], set[str]]:
+    async def found() -> tuple[list[Run], dict[str, Owner], set[str]]:
         async with place.treadle() as treadle:
             thread_id = (await treadle.threads.get(thread)).id if thread else None
-            listed = await treadle.runs.list(thread_id, limit=limit + 1, after=after)
+            listed = await _listed(treadle, thread_id, limit + 1, after, everything=everything)
             left = await walk.left(treadle, listed)
-            versions = {(r.agent_id, r.agent_version) for r in listed}
-            agents = {key: await treadle.agents.get(key[0], version=key[1]) for key in versions}
+            owners: dict[tuple[str, int], Owner] = {}
+            for one in listed:
+                if (one.agent_id, one.agent_version) not in owners:
+                    owners[one.agent_id, one.agent_version] = await owner_of(treadle, one)
             if as_json:
                 listed = [await treadle.runs.get(r.id) if r.pending else r for r in listed]
-            return listed, {r.id: agents[r.agent_id, r.agent_version] for r in listed}, left
+            return listed, {r.id: owners[r.agent_id, r.agent_version] for r in listed}, left
 
-    everything, agents, left = asyncio.run(found())
-    listed, has_more = page(everything, limit)
+    every, owners, left = asyncio.run(found())
+    listed, has_more = page(every, limit)
     if as_json:
         from treadle import wire
+        from treadle.service.workflow_wire import any_run
 
-        data_json(wire.listing([wire.run(r, agents[r.id]) for r in listed], has_more=has_more))
+        data_json(wire.listing([any_run(r, owners[r.id]) for r in listed], has_more=has_more))
         return
-    rows = [_row(r, agents[r.id].name or r.agent_id, is_left=r.id in left) for r in listed]
+    rows = [_row(r, owners[r.id].name or r.agent_id, is_left=r.id in left) for r in listed]
     head = ("ID", "STATUS", "AGENT", "MODEL", "CREATED", "TIME", "TOKENS", "THREAD")
     show_table(head, rows)
     if left:
@@ -76,13 +92,28 @@ def list_(
         note(f"more:  {place.command(f'runs list --after {listed[-1].id}')}", "dim")
 
 
+async def _listed(
+    treadle: Treadle, thread: str | None, count: int, after: str | None, *, everything: bool
+) -> list[Run]:
+    """Give the newest runs, without those within others unless everything is asked for."""
+    found: list[Run] = []
+    while len(found) < count:
+        part = await treadle.runs.list(thread, limit=count, after=after)
+        found += [run for run in part if everything or run.parent_id is None]
+        if len(part) < count:
+            break
+        after = part[-1].id
+    return found[:count]
+
+
 def _row(run: Run, agent: str, *, is_left: bool) -> tuple[str, ...]:
     tokens = str(run.usage.total_tokens) if run.usage else "-"
     created = lines.when(run.created_ms)
     status = (
         f"{run.status} ({_LEFT})" if is_left else f"{run.status} (in line)" if run.in_line else run.status
     )
-    return run.id, status, agent, run.model, created, lines.duration(run.walked_ms), tokens, run.thread_id
+    model = run.model or "-"
+    return run.id, status, agent, model, created, lines.duration(run.walked_ms), tokens, run.thread_id
 
 
 @runs.command(name="show")
@@ -96,70 +127,131 @@ def show(invocation: Invocation, *, run: str, as_json: bool) -> None:
 
 
 async def _show_json(place: Opened, name: str) -> None:
-    from treadle import wire
-
     async with place.treadle() as treadle:
-        run = await treadle.runs.get(name)
-        agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
-        journal = await treadle.runs.steps(run.id)
-        steps = wire.run_steps(run, journal, await treadle.runs.rows(run, journal))
-        data_json(wire.run(run, agent) | {"steps": steps})
+        data_json(await _shown(treadle, await treadle.runs.get(name)))
+
+
+async def _shown(treadle: Treadle, run: Run) -> dict[str, Any]:
+    """Give a run with its steps as JSON, and with the runs within it where it is of a workflow."""
+    from treadle import wire
+    from treadle.service.workflow_wire import any_run, workflow_step
+
+    owner = await owner_of(treadle, run)
+    journal = await treadle.runs.steps(run.id)
+    if not is_workflow(owner):
+        return any_run(run, owner) | {
+            "steps": wire.run_steps(run, journal, await treadle.runs.rows(run, journal))
+        }
+    within = await treadle.store.children(run.tenant, run.id)
+    return any_run(run, owner) | {
+        "steps": [workflow_step(run, step) for step in journal],
+        "runs": [await _shown(treadle, await treadle.runs.get(child.id)) for child in within],
+    }
 
 
 async def _show(place: Opened, name: str) -> None:
     async with place.treadle() as treadle:
         run = await treadle.runs.get(name)
-        agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
+        owner = await owner_of(treadle, run)
         status = style(run.status, _COLORS.get(run.status, "bold"), stream=sys.stdout)
         if run.incomplete_reason:
             status += f" ({run.incomplete_reason})"
         is_left = bool(await walk.left(treadle, [run]))
+        is_resting = run.status == "in_progress" and run.walker is None and run.wake_ms is not None
         if is_left or run.in_line:
             status += f" ({_LEFT if is_left else 'in line'})"
+        if is_resting:
+            status += f" ({flow_lines.rest_text(run.wake_ms or 0)})"
         data(f"{run.id}  {status}")
-        data(f"agent   {lines.one_line(agent.name or agent.id)} version {agent.version}")
-        data(f"model   {describe(treadle, agent.spec, run)}")
+        _show_owner(treadle, owner, run)
         data(f"thread  {run.thread_id}")
+        if run.parent_id is not None:
+            data(f"within  {run.parent_id}")
         data(f"made    {lines.when(run.created_ms)}")
-        steps = await _show_steps(treadle, run, labels=lines.label_width(agent.spec))
+        labels = labels_of(treadle, owner)
+        steps = await _show_steps(treadle, run, labels=labels)
         data(_totals(run, steps, resumed=await _resumed(treadle, run)))
         if run.last_error is not None:
             data(f"error   {lines.one_line(f'{run.last_error.code}: {run.last_error.message}')}")
-        for pending in run.required_approvals:
-            for line in lines.approval_lines(pending, labels=lines.label_width(agent.spec)):
-                data(line)
-        for call in run.required_action:
-            given = lines.one_line(call.arguments)
-            data(f"waits   for the output of {call.id}: {lines.one_line(call.name)} {given}")
+        _show_waiting(run, labels=labels)
         if run.output is not None:
             data("")
             text = run.output if isinstance(run.output, str) else json.dumps(run.output, ensure_ascii=False)
             data(lines.visible(text) if sys.stdout.isatty() else text)
-        if is_left or (run.status == "queued" and not run.in_line):
+        if is_left or is_resting or (run.status == "queued" and not run.in_line):
             note(f"Go on:  {place.command(f'runs resume {name}')}", "dim")
+        elif run.required_answers:
+            from treadle.cli import questions
+
+            for way in questions.commands(run, name):
+                note(f"Answer:  {place.command(way)}", "dim")
+
+
+def _show_owner(treadle: Treadle, owner: Owner, run: Run) -> None:
+    """Print what a run is of, with its model or its inputs."""
+    if is_workflow(owner):
+        data(f"flow    {lines.one_line(owner.name or owner.id)} version {owner.version}")
+        if run.inputs:
+            given = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in run.inputs.items())
+            data(f"inputs  {lines.cut(lines.one_line(given), max(16, room() - 8))}")
+        return
+    agent = cast("Agent", owner)
+    data(f"agent   {lines.one_line(agent.name or agent.id)} version {agent.version}")
+    data(f"model   {describe(treadle, agent.spec, run)}")
+
+
+def _show_waiting(run: Run, *, labels: int) -> None:
+    for pending in run.required_approvals:
+        for line in lines.approval_lines(pending, labels=labels):
+            data(line)
+    for pending in run.required_answers:
+        for line in flow_lines.question_lines(pending, labels=labels):
+            data(line)
+    for call in run.required_action:
+        given = lines.one_line(call.arguments)
+        data(f"waits   for the output of {call.id}: {lines.one_line(call.name)} {given}")
 
 
 async def _show_steps(treadle: Treadle, run: Run, *, labels: int) -> int:
-    """Print a line for each step of the trace, parallel calls one level deeper; give how many there are."""
+    """Print a line for each step of the trace, what belongs together one level deeper; give how many steps there are."""
     trace = await treadle.runs.trace(run.id)
-    steps = {(step.path, step.attempt): step for step in trace.steps}
-    listed = trace.tree()
-    for line in listed:
-        step = steps[line.path, line.attempt]
-        note = await _note(treadle, run, step, room=max(16, room() - labels - 2 * line.indent - 30))
-        tokens = (
-            ""
-            if line.usage is None
-            else f"{line.usage.prompt_tokens} in / {line.usage.completion_tokens} out"
-        )
+    all_places: dict[str, Places] = {}
+    for line in trace.tree():
+        step, of = line.step, line.trace or trace
+        note, tokens = "", ""
+        if step is not None:
+            left = max(16, room() - labels - 2 * line.indent - 30)
+            if of.graph.is_workflow:
+                note = _flow_note(step, of, all_places, room=left)
+            else:
+                note = await _note(treadle, of.run, step, room=left)
+        if line.usage is not None:
+            tokens = f"{line.usage.prompt_tokens} in / {line.usage.completion_tokens} out"
         cost = "" if line.usd is None else f"${line.usd:.4f}"
-        mark = lines.FAILED if step.last_error is not None else line.marker
+        mark = lines.FAILED if step is not None and step.last_error is not None else line.marker
         color = _COLORS.get("failed" if mark == lines.FAILED else line.status, "yellow")
         head = f"{line.label:<{max(1, labels - 2 * line.indent)}}{lines.duration(line.duration_ms):>8}"
         rest = "   ".join(part for part in (f"{tokens:<20}", cost, note) if part)
         shown = style(mark, color, stream=sys.stdout)
         data(f"  {'  ' * line.indent}{shown} {head}   {rest}".rstrip())
-    return len(listed)
+    return trace.total
+
+
+def _flow_note(step: Step, trace: Trace, known: dict[str, Places], *, room: int) -> str:
+    """Say what a step of a workflow did, or what it waits for."""
+    from treadle.graph.places import Places
+
+    places = known.get(trace.run.id)
+    if places is None:
+        places = known[trace.run.id] = Places(trace.graph)
+        places.learn(trace.steps)
+    if step.is_open and step.wake_ms is not None:
+        return flow_lines.rest_text(step.wake_ms)
+    if step.is_open and step.child is not None:
+        return flow_lines.child_text(step, places)
+    if step.is_open and step.question is not None:
+        return lines.cut(lines.one_line(step.question.ask), room)
+    return flow_lines.note_of(step, places, room=room)
 
 
 async def _note(treadle: Treadle, run: Run, step: Step, *, room: int) -> str:
@@ -217,7 +309,7 @@ def submit(
             if given is None:
                 note("nothing was submitted")
                 return codes.of_run(found.status)
-            events = treadle.runs.submit_and_stream(found.id, given)
+            events = await walk.submitted(treadle, found, given)
             return await _walk(place, treadle, found, events, name=run, signals=signals, detach=detach)
 
     return signals.run(go_on())
@@ -260,10 +352,22 @@ def resume(invocation: Invocation, *, run: str, base_url: str | None, detach: bo
     async def go_on() -> int:
         async with place.treadle() as treadle:
             found = await treadle.runs.get(run)
-            events = treadle.runs.resume_and_stream(found.id)
+            events = _resumed_events(treadle, found)
             return await _walk(place, treadle, found, events, name=run, signals=signals, detach=detach)
 
     return signals.run(go_on())
+
+
+async def _resumed_events(treadle: Treadle, run: Run) -> AsyncGenerator[Event]:
+    """Go on with a run, and give its further events, those of the runs within it among them.
+
+    Errors: those of `runs.resume`.
+    """
+    marks = await family.marks(treadle, run)
+    await treadle.runs.resume(run.id)
+    async with aclosing(family.follow(treadle, run, after=marks)) as events:
+        async for event in events:
+            yield event
 
 
 async def _walk(
@@ -277,8 +381,8 @@ async def _walk(
     detach: bool,
 ) -> int:
     """Show a run that goes on; `name` is what it was called on the command line."""
-    agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
-    live, labels = Live(treadle, agent), lines.label_width(agent.spec)
+    owner = await owner_of(treadle, run)
+    live, labels = live_of(treadle, owner), labels_of(treadle, owner)
     walked = await walk.attend(treadle, events, live, signals=signals, labels=labels, detach=detach)
     hints = [f"Look again:  {place.command(f'runs show {name}')}"]
     code = await walk.report(treadle, walked, command=place.command, name=name, hints=hints)
@@ -308,8 +412,8 @@ def approve(
 ) -> int:
     """Let the calls run that wait for a person, or reject them, and go on with the run.
 
-    CALL is the id of a call, or the name of its tool where only one call of it waits; without it all calls are
-    meant. Without --yes, --reject or --arguments a terminal is asked about each one.
+    CALL is the id of a call, the name of its tool where only one call of it waits, or the node of a workflow that asks for
+    consent; without it all of them are meant. Without --yes, --reject or --arguments a terminal is asked about each one.
     """
     if reason is not None and not reject:
         raise click.UsageError("--reason goes with --reject")
@@ -350,10 +454,9 @@ async def _approve(
         found = await treadle.runs.get(name)
         waiting = approvals.chosen(found, call)
         if decided is not None and decided.arguments is not None and len(waiting) > 1:
-            ids = ", ".join(p.call.id for p in waiting if p.call is not None)
+            ids = ", ".join(p.call.id if p.call is not None else p.path for p in waiting)
             raise click.UsageError(f"--arguments are those of one call; name it: {ids}")
-        agent = await treadle.agents.get(found.agent_id, version=found.agent_version)
-        labels = lines.label_width(agent.spec)
+        labels = labels_of(treadle, await owner_of(treadle, found))
         events = await approvals.decide(treadle, found, waiting, decided, signals=signals, labels=labels)
         if events is not None:
             return await _walk(place, treadle, found, events, name=name, signals=signals, detach=detach)
@@ -384,19 +487,19 @@ def tail(invocation: Invocation, *, run: str, after: int, as_json: bool, as_json
 async def _tail(place: Opened, name: str, *, after: int, form: str) -> int:
     async with place.treadle() as treadle:
         run = await treadle.runs.get(name)
-        agent = await treadle.agents.get(run.agent_id, version=run.agent_version)
+        owner = await owner_of(treadle, run)
         if await walk.left(treadle, [run]):
             note(f"{_LEFT}; go on with it: {place.command(f'runs resume {run.id}')}", "yellow")
         collected: list[JsonValue] = []
-        watch = _Watch(treadle, agent, after=after)
+        watch = _Watch(treadle, run, owner, after=after)
         if form != "text":
             from treadle.cli.events import JsonLines, print_line
 
             put = print_line if form == "jsonl" else collected.append
-            watch.sink = events = JsonLines(treadle, agent, put=put)
+            watch.sink = events = JsonLines(treadle, owner, put=put)
             await events.skip(run.id, after)
         try:
-            await watch.read(run.id)
+            await watch.read()
         except asyncio.CancelledError:
             again = place.command(f"runs tail {run.id} --after {watch.seen}")
             complain(f"\nthe run goes on; watch it again: {again}")
@@ -409,37 +512,55 @@ async def _tail(place: Opened, name: str, *, after: int, form: str) -> int:
         code = walk.exit_code(walked)
         if form == "text":
             code = await walk.report(treadle, walked, command=place.command, name=run.id)
-        return codes.BROKEN_PIPE if isinstance(watch.sink, Live) and watch.sink.is_broken else code
+        is_broken = isinstance(watch.sink, Live | LiveTree) and watch.sink.is_broken
+        return codes.BROKEN_PIPE if is_broken else code
 
 
 class _Watch:
     """Shows the events of a run that is walked elsewhere."""
 
-    def __init__(self, treadle: Treadle, agent: Agent, *, after: int) -> None:
+    def __init__(self, treadle: Treadle, run: Run, owner: Owner, *, after: int) -> None:
         self._treadle = treadle
-        self._labels = lines.label_width(agent.spec)
-        self.sink: walk.Sink = Live(treadle, agent)
+        self._run = run
+        self._labels = labels_of(treadle, owner)
+        self.sink: walk.Sink = live_of(treadle, owner)
         self.seen = after
 
-    async def read(self, run_id: str) -> None:
+    async def read(self) -> None:
         """Show what comes until the run has ended."""
+        run = self._run
+        marks = await self._marks()
         while True:
+            following = family.follow(self._treadle, run, after=marks | {run.id: self.seen}, until_rest=False)
             try:
-                async with aclosing(self._treadle.runs.follow(run_id, after=self.seen)) as events:
+                async with aclosing(following) as events:
                     async for event in events:
-                        self.seen = event.seq or self.seen
+                        if event.run_id == run.id:
+                            self.seen = event.seq or self.seen
                         await self.sink.take(event)
-                        if event.name == "thread.run.requires_action":
-                            await self._show_waiting(run_id)
+                        if event.run_id == run.id and event.name == "thread.run.requires_action":
+                            await self._show_waiting(run.id)
             except StreamCut:
                 continue
             return
 
+    async def _marks(self) -> dict[str, int]:
+        """Give the runs within that began before what is shown, and were not over by then: they are shown from their start."""
+        if not self.seen or not family.is_workflow_run(self._run):
+            return {}
+        before = await self._treadle.store.events(self._run.tenant, self._run.id, after=0, limit=self.seen)
+        begun = {e.object_id: str(e.data["child"]) for e in before if "child" in e.data}
+        over = {e.object_id for e in before if e.name in _OVER}
+        return {child: 0 for path, child in begun.items() if path not in over}
+
     async def _show_waiting(self, run_id: str) -> None:
-        if isinstance(self.sink, Live):
+        if isinstance(self.sink, Live | LiveTree):
             run = await self._treadle.runs.get(run_id)
             self.sink.show_waiting(run)
-            approvals.show(run.required_approvals, labels=self._labels)
+            walk.show_waiting(run, labels=self._labels)
+
+
+_OVER = frozenset(f"thread.run.step.{status}" for status in ("completed", "failed", "cancelled", "expired"))
 
 
 @runs.command(name="cancel")
@@ -450,15 +571,18 @@ def cancel(invocation: Invocation, *, run: str, as_json: bool) -> None:
     """Ask for the end of a run; whoever walks it stops at once."""
     place = opened(invocation)
 
-    async def ask() -> tuple[Run, Any]:
+    async def ask() -> tuple[Run, Owner]:
         async with place.treadle() as treadle:
             found = await treadle.runs.cancel(run)
-            return found, await treadle.agents.get(found.agent_id, version=found.agent_version)
+            return found, await owner_of(treadle, found)
 
-    found, agent = asyncio.run(ask())
+    found, owner = asyncio.run(ask())
     if as_json:
-        from treadle import wire
+        from treadle.service.workflow_wire import any_run
 
-        data_json(wire.run(found, agent))
+        data_json(any_run(found, owner))
         return
     note(f"{found.id} {found.status}")
+
+
+runs.add_command(answer)

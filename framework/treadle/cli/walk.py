@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
 import click
 
-from treadle.cli import approvals, lines
+from treadle.cli import approvals, family, flow_lines, lines
 from treadle.cli import exit as codes
 from treadle.cli.ask import ask
 from treadle.cli.errors import render
@@ -78,7 +78,8 @@ async def _read(treadle: Treadle, events: AsyncIterator[Event], sink: Sink, stop
         try:
             async with aclosing(cast("AsyncGenerator[Event]", events)) as stream:
                 async for event in stream:
-                    stop.meet(event.run_id)
+                    # The first event is one of the run's own, others may be of runs within it.
+                    stop.meet(stop.run_id or event.run_id)
                     await sink.take(event)
         except StreamCut as e:
             events = treadle.runs.follow(e.run_id, after=e.after, until_rest=True)
@@ -177,7 +178,7 @@ async def attend(
     walked = await follow(treadle, events, sink, signals=signals, detach=detach)
     while asks and walked.run.status == "requires_action" and walked.signal is None:
         if not can_ask():
-            approvals.show(walked.run.required_approvals, labels=labels)
+            show_waiting(walked.run, labels=labels)
             break
         try:
             more = await _ask(treadle, walked.run, signals=signals, labels=labels)
@@ -195,8 +196,30 @@ async def _ask(treadle: Treadle, run: Run, *, signals: Signals, labels: int) -> 
     """Ask for what a run waits for; give its further events, None where something is left for later."""
     if run.required_approvals:
         return await approvals.ask_all(treadle, run, signals=signals, labels=labels)
+    if run.required_answers:
+        from treadle.cli import questions
+
+        return await questions.ask_all(treadle, run, signals=signals, labels=labels)
     outputs = ask_outputs(run.required_action, signals=signals)
-    return None if outputs is None else treadle.runs.submit_and_stream(run.id, outputs)
+    return None if outputs is None else await submitted(treadle, run, outputs)
+
+
+async def submitted(treadle: Treadle, run: Run, outputs: Sequence[Mapping[str, str]]) -> AsyncIterator[Event]:
+    """Submit outputs, and give the further events of the run, those of the runs within it among them."""
+    if not family.is_workflow_run(run):
+        return treadle.runs.submit_and_stream(run.id, outputs)
+    marks = await family.marks(treadle, run)
+    await treadle.runs.submit_tool_outputs(run.id, outputs)
+    return family.follow(treadle, run, after=marks)
+
+
+def show_waiting(run: Run, *, labels: int) -> None:
+    """List what a run waits for that people decide or answer, also where all else is quiet."""
+    approvals.show(run.required_approvals, labels=labels)
+    if run.required_answers:
+        from treadle.cli import questions
+
+        questions.show(run.required_answers, labels=labels)
 
 
 async def _give_up(treadle: Treadle, run: Run, *, detach: bool) -> Walked:
@@ -237,31 +260,57 @@ async def report(
     run = walked.run
     name = name or run.id
     if run.status == "requires_action":
-        given = "".join(f" --output {call.id}=…" for call in run.required_action)
-        later = f"runs approve {name}" if run.required_approvals else f"runs submit {name}{given}"
-        note(f"requires_action.  Later:  {command(later)}", "yellow")
+        first, *more = [command(way) for way in _ways(run, name)]
+        note(f"requires_action.  Later:  {first}", "yellow")
+        for way in more:
+            note(f"                   or:  {way}", "yellow")
     elif run.in_line:
         again = command(f"runs resume {run.id}")
         complain(f"{run.id} stays in line; go on when its turn has come: {again}", "yellow")
     elif run.status == "queued":
         complain(f"parked {run.id}; go on: {command(f'runs resume {run.id}')}", "yellow")
+    elif run.status == "in_progress" and run.walker is None and run.wake_ms is not None:
+        again = command(f"runs resume {run.id}")
+        complain(f"{run.id} {flow_lines.rest_text(run.wake_ms)}; go on then: {again}", "yellow")
     elif run.status == "in_progress":
         complain(f"{run.id} goes on in another process; look: {command(f'runs show {run.id}')}", "yellow")
     else:
-        steps = await treadle.runs.steps(run.id)
+        count = await _count(treadle, run)
         color = "dim" if run.status == "completed" else "yellow"
-        note(lines.ended_line(run, len(steps)), color)
+        note(lines.ended_line(run, count), color)
         _say_error(run)
         if hints:
             note("      ".join(hints), "dim")
     return exit_code(walked)
 
 
+def _ways(run: Run, name: str) -> list[str]:
+    """Give the commands that go on with a run which waits."""
+    found = [f"runs approve {name}"] if run.required_approvals else []
+    if run.required_answers:
+        from treadle.cli import questions
+
+        found += questions.commands(run, name)
+    if found:
+        return found
+    given = "".join(f" --output {call.id}=…" for call in run.required_action)
+    return [f"runs submit {name}{given}"]
+
+
+async def _count(treadle: Treadle, run: Run) -> int:
+    """Count the steps of a run, those of the runs within it included."""
+    if not family.is_workflow_run(run):
+        return len(await treadle.runs.steps(run.id))
+    return (await treadle.runs.trace(run.id)).total
+
+
 def _say_error(run: Run) -> None:
     error = run.last_error
     if error is None:
         return
-    if codes.is_provider_error(error.code):
+    if family.is_workflow_run(run):
+        complain(f"failed: {error.code}: {lines.visible(error.message)}", "red")
+    elif codes.is_provider_error(error.code):
         render(ProviderError.code, f"{error.code}: {error.message}")
     elif error.code.startswith("TR"):
         render(error.code, error.message)
@@ -274,4 +323,7 @@ def exit_code(walked: Walked) -> int:
     if walked.signal is not None:
         return 128 + walked.signal
     error = walked.run.last_error
+    # The codes of a workflow's errors are its nodes': a person may have been late, not a model.
+    if family.is_workflow_run(walked.run):
+        error = None
     return codes.of_run(walked.run.status, error_code=error.code if error else None)

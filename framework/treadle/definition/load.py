@@ -523,6 +523,21 @@ def find_document(target: str, *, kind: Literal["agent", "workflow"], project_ro
     raise NotFound(kind, target, hint=suggest(target, known) or "run in a project's folder, or give a file")
 
 
+def kinds_of(target: str, *, project_root: Path) -> list[Literal["agent", "workflow"]]:
+    """Tell whether a file, or a name in the project, declares an agent, a workflow, or one of each; empty for neither.
+
+    By a look at the lines of files, as `find_document` finds names.
+    """
+    given, name = split_target(target)
+    path = Path(given)
+    kinds: tuple[Literal["agent", "workflow"], ...] = ("agent", "workflow")
+    if path.suffix in _ENDINGS or len(path.parts) > 1 or path.is_file():
+        if not path.is_file():
+            return []
+        return [k for k in kinds if any(name in (None, found) for found in _named_in(path, k))]
+    return [k for k in kinds if any(found == target for found, _ in _names(project_root, k))]
+
+
 def _like(path: Path) -> str | None:
     try:
         beside = [p.name for p in path.parent.iterdir() if p.suffix in _ENDINGS]

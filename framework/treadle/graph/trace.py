@@ -6,12 +6,14 @@ Rules
 2. An edge leads from each step to the steps that it made ready, and from each attempt to the next.
 3. A step whose cause belongs to a node that expands was made ready by all steps of that group: a join.
 4. Edges go forward in the journal only, whatever its rows say, so the trace has no cycle.
+5. The trace of a workflow has the traces of its child runs within it; the ids of their steps begin with the id of the
+   step that waits for the run, and ``>``. A frame is closed by the last steps of its branches, items or rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from treadle.graph.render import Format
 
 
+WITHIN = ">"
+"""What stands between the id of a step and the ids of the steps of its child run."""
+
+
 class TraceEdge(NamedTuple):
     """From a step to one that it made ready; `label` is the edge that was taken, or ``retry``."""
 
@@ -41,7 +47,8 @@ class TraceLine:
     """A step as a row of a listing, in the order of the journal with the steps of a group together.
 
     Shapes: `indent` counts the groups that the step lies in; `note` says why it failed or waits, or what a
-    model call asked for. Units: `duration_ms` is None while the step is open.
+    model call asked for. `step` is the row of the journal with its result, None for the line of an item or a round; `trace` is the
+    one of the run whose step it is. Units: `duration_ms` is None while the step is open.
     """
 
     indent: int
@@ -55,22 +62,33 @@ class TraceLine:
     usage: Usage | None = None
     usd: float | None = None
     note: str | None = None
+    step: Step | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The executed steps of a run and what made each of them ready."""
+    """The executed steps of a run and what made each of them ready; `children` are the traces of its child runs by id."""
 
     run: Run
     graph: StepGraph
     steps: tuple[Step, ...]
     price: Price | None = None
+    children: Mapping[str, Trace] = field(default_factory=dict[str, "Trace"])
 
     @classmethod
-    def of(cls, run: Run, graph: StepGraph, steps: Sequence[Step], *, price: Price | None = None) -> Trace:
+    def of(
+        cls,
+        run: Run,
+        graph: StepGraph,
+        steps: Sequence[Step],
+        *,
+        price: Price | None = None,
+        children: Mapping[str, Trace] | None = None,
+    ) -> Trace:
         """Read the trace of a run from its journal; with a price, every model call has its cost."""
         ordered = sorted(steps, key=lambda step: (step.n, step.attempt))
-        return cls(run, graph, tuple({_id(step): step for step in ordered}.values()), price)
+        return cls(run, graph, tuple({_id(step): step for step in ordered}.values()), price, children or {})
 
     @cached_property
     def step(self) -> dict[str, Step]:
@@ -79,8 +97,49 @@ class Trace:
 
     @cached_property
     def edges(self) -> tuple[TraceEdge, ...]:
-        """Give the edges, ordered by the steps that they lead to."""
-        return tuple(self._edges())
+        """Give the edges, ordered by the steps that they lead to; those of child runs behind them."""
+        if not self.graph.is_workflow:
+            return tuple(self._edges())
+        from treadle.graph.outline import flow_edges
+
+        own = tuple(flow_edges(self.graph, self.step))
+        inner = tuple(
+            TraceEdge(source if source == id_ else f"{id_}{WITHIN}{source}", f"{id_}{WITHIN}{target}", label)
+            for id_, child in self._inner()
+            for source, target, label in (
+                *(TraceEdge(id_, first) for first in child.firsts),
+                *child.edges,
+            )
+        )
+        return own + inner
+
+    @property
+    def firsts(self) -> list[str]:
+        """Give the ids of the steps that no step of the run made ready."""
+        targets = {edge.target for edge in self.edges}
+        return [id_ for id_ in self.step if id_ not in targets]
+
+    @cached_property
+    def total(self) -> int:
+        """Count the steps that were executed or begun, those of child runs included; parts of frames are none."""
+        from treadle.graph.outline import counted
+
+        own = counted(self.graph, self.steps) if self.graph.is_workflow else len(self.steps)
+        return own + sum(child.total for _, child in self._inner())
+
+    def _inner(self) -> Iterator[tuple[str, Trace]]:
+        """Give the traces of child runs with the ids of the steps that wait for them."""
+        for id_, step in self.step.items():
+            child = self.children.get(step.child or "")
+            if child is not None:
+                yield id_, child
+
+    def parts(self, prefix: str = "") -> Iterator[tuple[str, str, Step, Trace]]:
+        """Give every step with its id, the id of the step around it, and its trace; child runs behind their parents."""
+        for id_, step in self.step.items():
+            yield f"{prefix}{id_}", prefix.removesuffix(WITHIN), step, self
+        for id_, child in self._inner():
+            yield from child.parts(f"{prefix}{id_}{WITHIN}")
 
     def _edges(self) -> Iterator[TraceEdge]:
         latest: dict[str, str] = {}
@@ -115,21 +174,25 @@ class Trace:
 
         Shapes: nodes have `path`, `node`, `kind`, `status`, `attempt`, `started_at`, `duration_s` (absent
         while the step is open), `prompt_tokens`, `completion_tokens`, `tokens`, `tool` where there is one,
-        `usd` where the trace has a price; edges have `label`; the graph has `run`, `status` and `digest`.
+        `usd` where the trace has a price; steps of child runs have their `run`, and the step that waited for one counts none of
+        its tokens. Edges have `label`; the graph has `run`, `status` and `digest`.
         Units: `started_at` Unix seconds, `duration_s` seconds, `usd` US dollars.
         """
         import networkx as nx
 
         graph: DiGraph[str] = nx.DiGraph(run=self.run.id, status=self.run.status, digest=self.graph.digest)
-        for id_, step in self.step.items():
-            graph.add_node(id_, **self._attributes(step))
+        for id_, around, step, trace in self.parts():
+            more = {"run": trace.run.id} if around else {}
+            graph.add_node(id_, **trace.attributes_of(step), **more)
         for edge in self.edges:
             graph.add_edge(edge.source, edge.target, label=edge.label or "")
         nx.freeze(graph)  # pyright: ignore[reportUnknownMemberType] - unstubbed
         return graph
 
-    def _attributes(self, step: Step) -> dict[str, Any]:
-        usage = step.usage or Usage()
+    def attributes_of(self, step: Step) -> dict[str, Any]:
+        """Give what a node of `nx` has."""
+        is_around = step.child in self.children
+        usage = Usage() if is_around else step.usage or Usage()
         found = {
             "path": step.path,
             "node": step.node,
@@ -142,7 +205,9 @@ class Trace:
             "completion_tokens": usage.completion_tokens,
             "tokens": usage.total_tokens,
             "tool": step.tool,
-            "usd": self._usd(step.usage or Usage()),
+            "child": step.child,
+            "kept": step.kept,
+            "usd": None if is_around else self._usd(usage),
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -159,16 +224,24 @@ class Trace:
 
     def drawing(self) -> Drawing:
         """Give the boxes and arrows: a box for each step, an arrow for each edge."""
-        lines = {(line.path, line.attempt): line for line in self.tree()}
-        boxes = (self._box(id_, step, lines[step.path, step.attempt]) for id_, step in self.step.items())
+        boxes = (trace.box(id_, around, step) for id_, around, step, trace in self.parts())
+        # Of an agent, the tools that it called say more than the labels.
+        flows = {id_ for id_, _, _, trace in self.parts() if trace.graph.is_workflow}
         arrows = (
-            Arrow(source=edge.source, target=edge.target, label="retry" if edge.label == "retry" else "")
+            Arrow(
+                source=edge.source,
+                target=edge.target,
+                label=one_line(edge.label or "") if edge.label == "retry" or edge.source in flows else "",
+            )
             for edge in self.edges
         )
         return Drawing(one_line(f"{self.run.id} {self.run.status}"), tuple(boxes), tuple(arrows))
 
-    def _box(self, id_: str, step: Step, line: TraceLine) -> Box:
-        lines = [one_line(id_)] if step.tool else []
+    def box(self, id_: str, around: str, step: Step) -> Box:
+        """Give the box of a step; `around` is the id of the step whose child run it belongs to."""
+        own = _id(step)
+        line = self._line(step, ())
+        lines = [one_line(own)] if step.tool else []
         lines.append(" · ".join(filter(None, (line.status.replace("_", " "), _time(line.duration_ms)))))
         if cost := _cost(line):
             lines.append(cost)
@@ -176,14 +249,30 @@ class Trace:
             lines.append(note)
         return Box(
             id=id_,
-            label=one_line(step.tool or id_),
+            label=one_line(step.tool or own),
             lines=tuple(lines),
             shape=SHAPES.get(step.kind, "box"),
             status=line.status,
+            within=around or self._owner(step),
         )
 
+    def _owner(self, step: Step) -> str | None:
+        """Give the function whose call a step is."""
+        if not self.graph.is_workflow or step.kind == "frame" or not step.path.rpartition("/")[2].isdigit():
+            return None
+        owner = _group(step.path)
+        return owner if owner in self.step else None
+
     def tree(self) -> list[TraceLine]:
-        """List the steps for a reader, each group of parallel steps together and one level deeper."""
+        """List the steps for a reader, each group of parallel steps together and one level deeper.
+
+        Of a workflow, each frame is one line with its branches, items and rounds below it, and a child run's steps stand
+        below the step that waits for it.
+        """
+        if self.graph.is_workflow:
+            from treadle.graph.outline import outline
+
+            return outline(self)
         first: dict[str, int] = {}
         for place, step in enumerate(self.steps):
             first.setdefault(step.path, place)
@@ -207,8 +296,7 @@ class Trace:
         return {path: tuple(tools.values()) for path, tools in asked.items()}
 
     def _line(self, step: Step, asked: Sequence[str]) -> TraceLine:
-        is_waiting = step.is_open and any(pending.path == step.path for pending in self.run.pending)
-        status: Status = "waiting" if is_waiting else step.status
+        status = self.status_of(step)
         return TraceLine(
             indent=sum(self._expands(group) for group in _groups(step.path)),
             marker=MARKS[status],
@@ -221,7 +309,25 @@ class Trace:
             usage=step.usage,
             usd=self._usd(step.usage) if step.usage else None,
             note=_note(step, asked),
+            step=step,
+            trace=self,
         )
+
+    def line(self, step: Step, *, label: str, indent: int) -> TraceLine:
+        """Give the line of a step under a name."""
+        return replace(self._line(step, ()), label=one_line(label), indent=indent)
+
+    def status_of(self, step: Step) -> Status:
+        """Give the status of a step; one that is open for somebody to do something waits."""
+        own = (None, self.run.id)
+        is_waiting = step.is_open and any(
+            p.run_id == step.child if step.child is not None and p.run_id is not None
+            else p.path == step.path and p.run_id in own
+            for p in self.run.pending
+        )  # fmt: skip
+        if not is_waiting and step.is_open and (child := self.children.get(step.child or "")) is not None:
+            is_waiting = child.run.status == "requires_action"
+        return "waiting" if is_waiting else step.status
 
 
 def _id(step: Step) -> str:

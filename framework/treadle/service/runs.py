@@ -578,18 +578,23 @@ class Runs:
         return {row.seq: row for row in found}
 
     async def trace(self, run_id: str) -> Trace:
-        """Give what a run did, as a graph of its executed steps.
+        """Give what a run did, as a graph of its executed steps, those of its child runs within it.
 
         Errors: NotFound.
         """
+        return await self._trace(await self.get(run_id))
+
+    async def _trace(self, run: Run) -> Trace:
         from treadle.graph.trace import Trace
 
         treadle = self._treadle
-        run = await self.get(run_id)
         graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
         steps = await treadle.store.steps(run.tenant, run.id)
         entry = next((m for m in treadle.project.models.values() if m.id == run.model), None)
-        return Trace.of(run, graph, steps, price=entry.price if entry else None)
+        made = [s.child for s in steps if s.child is not None]
+        runs = {child.id: child for child in await treadle.store.children(run.tenant, run.id)} if made else {}
+        children = {id_: await self._trace(runs[id_]) for id_ in made if id_ in runs}
+        return Trace.of(run, graph, steps, price=entry.price if entry else None, children=children)
 
     # -- steering --------------------------------------------------------------------------------------------
 
