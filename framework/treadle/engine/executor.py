@@ -482,7 +482,9 @@ class Executor:
         done: list[tuple[_Started, Effects]] = []
         intents: list[tuple[_Started, Intent]] = []
         for step in started:
-            prepared = kind_of(walk.graph.node[step.activation.node].kind).prepare(step.context)
+            prepared = walk.plan.earlier(step.context) if walk.plan.earlier is not None else None
+            if prepared is None:
+                prepared = kind_of(walk.graph.node[step.activation.node].kind).prepare(step.context)
             if isinstance(prepared, Effects):
                 done.append((step, prepared))
             else:
@@ -1081,6 +1083,7 @@ def _step(
         said=row is not None and row.is_listed,
         asked=effects.asked or (started.begun.asked if started.begun is not None else None),
         decision=context.decision,
+        kept=effects.kept,
     )
 
 

@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,13 +24,22 @@ from treadle.engine import frames, kept_results, scheduler, spending
 from treadle.engine.activation import ANSWERED, CHILD, DISPATCHED, PERSON, TIMER, Activation, State
 from treadle.engine.sight import Sight
 from treadle.engine.workflow_end import end_workflow, error_of
-from treadle.errors import DefinitionError, LeaseLost, StatementError, StoreError, TreadleError
+from treadle.errors import (
+    Conflict,
+    DefinitionError,
+    LeaseLost,
+    NotFound,
+    StatementError,
+    StoreError,
+    TreadleError,
+)
 from treadle.lifecycle import is_terminal
 from treadle.objects.event import Event
 from treadle.objects.message import Message
 from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunError, RunStatus
 from treadle.objects.run_step import Step, StepKind, Used
+from treadle.objects.thread import Thread
 from treadle.steps import NODES
 from treadle.steps import call as call_steps
 from treadle.steps import child as child_steps
@@ -87,7 +97,7 @@ class _Draft:
     """What is folded and not written yet."""
 
     steps: list[Step] = field(default_factory=list[Step])
-    rows: list[tuple[int, Message]] = field(default_factory=list[tuple[int, Message]])
+    rows: list[Message] = field(default_factory=list[Message])
     events: list[Event] = field(default_factory=list[Event])
     statements: list[Statement] = field(default_factory=list[Statement])
     inserts: list[Stored] = field(default_factory=list[Stored])
@@ -173,7 +183,7 @@ class WorkflowWalk:
         now = self._clock.now_ms()
         begun = [(a, s) for a, s in self.state.open if self._goes_on(a, s, now)]
         todo: list[tuple[Activation, Step | None]] = [*begun, *((a, None) for a in self.state.ready)]
-        for activation, step in todo:
+        for activation, step in self._in_order(todo, now):
             if activation.path in self._flights or activation.not_before_ms > now:
                 continue
             if self._is_suspended(activation.path) or not self._is_there(activation.path):
@@ -190,7 +200,14 @@ class WorkflowWalk:
             if (kind.perform is not None or node.kind == "child_run") and not self._has_room(once):
                 continue
             context = self._context(activation, step)
-            effects = self._prepared(kind, context)
+            taken = None
+            if is_new and (earlier := self.plan.earlier) is not None:
+                was = earlier.place(activation.path)
+                taken = earlier.take(context)
+                if earlier.place(activation.path) != was:
+                    # It sees other values than then: it begins beside whatever else is executed.
+                    return True
+            context, effects = taken or (context, self._prepared(kind, context))
             if isinstance(effects, NodeEffects):
                 await self._finish(activation, context, effects, started_ms=self._clock.now_ms(), begun=step)
                 folded = True
@@ -204,6 +221,26 @@ class WorkflowWalk:
             if self.state.failed is not None or self.state.is_finished or self.handle.is_stopping:
                 break
         return await self._launch(once) or folded
+
+    def _in_order(
+        self, todo: list[tuple[Activation, Step | None]], now: int
+    ) -> list[tuple[Activation, Step | None]]:
+        """Give what can start; of a run that keeps steps of an earlier one only the next of these, as long as there is one.
+
+        Invariant: what they decide (a join, a lane that fails) is decided before anything begins that it leaves behind.
+        """
+        earlier = self.plan.earlier
+        if earlier is None:
+            return todo
+        known = [
+            (place, one)
+            for one in todo
+            if one[1] is None
+            and one[0].path not in self._flights
+            and one[0].not_before_ms <= now
+            and (place := earlier.place(one[0].path)) is not None
+        ]
+        return [min(known, key=lambda k: k[0])[1]] if known else todo
 
     def _goes_on(self, activation: Activation, step: Step, now: int) -> bool:
         """Tell whether an open step has what it waited for."""
@@ -271,7 +308,9 @@ class WorkflowWalk:
                 self._fold(row)
         if is_once:
             await self._flush()
-        is_alone = len(chosen) == 1 and not self._flights and len(self.state.ready) + len(self.state.open) == 1
+        is_alone = (
+            len(chosen) == 1 and not self._flights and len(self.state.ready) + len(self.state.open) == 1
+        )
         for activation, context, intent in chosen:
             n = places[activation.path]
             self.handle.begun.add(activation.path)
@@ -452,22 +491,48 @@ class WorkflowWalk:
         if effects.status == "in_progress":
             await self._wait_for(activation, context, effects, n, started_ms)
             return
-        left = leave(context, self._on_its_way(activation, effects), reduce=frames.reduced)
+        effects = self._on_its_way(activation, effects)
+        if effects.message is not None:
+            effects = await self._placed(effects, effects.message)
+        left = leave(context, effects, reduce=frames.reduced)
         now = self._clock.now_ms()
         row = self._row(activation, context, n, started_ms, left=left, effects=effects, ended_ms=now)
         if left.again_s is not None:
             self._attempts[activation.path] = row.attempt
             row = row.model_copy(update={"wake_ms": now + int(left.again_s * 1000)})
         if left.status == "completed":
-            if (kept := kept_results.to_keep(context, left)) is not None:
+            if effects.kept is None and (kept := kept_results.to_keep(context, left)) is not None:
                 self._draft.inserts.append(kept)
             if self._type(activation.node) == "end":
                 self._result = left.result
-        if effects.message is not None:
-            self._draft.rows.append((len(self._draft.steps), effects.message))
-            row = row.model_copy(update={"said": True})
+        if (said := effects.message) is not None:
+            self._draft.rows.append(said)
+            if said.thread_id == self.run.thread_id:
+                row = row.model_copy(update={"message_seq": said.seq, "said": said.is_listed})
         self._draft.statements += effects.statements
         self._doom(self._fold(row))
+
+    async def _placed(self, effects: NodeEffects, row: Message) -> NodeEffects:
+        """Give the effects with the place of their message in its thread, and with its id in the result."""
+        row = row.model_copy(update={"seq": await self._next_seq(row.thread_id)})
+        id_ = self._store.message_id(row.tenant, row.thread_id, row.seq)
+        result = {**cast("dict[str, Any]", effects.result or {}), "message_id": id_}
+        return effects._replace(message=row, result=result)
+
+    async def _next_seq(self, thread_id: str) -> int:
+        """Give the place of the next row of a thread; a further thread of the run is made where it is not there yet.
+
+        Invariant: of the steps that are under way only one appends to a thread.
+        """
+        tenant = self.run.tenant
+        drafted = sum(row.thread_id == thread_id for row in self._draft.rows)
+        try:
+            return await self._store.length(tenant, thread_id) + drafted + 1
+        except NotFound:
+            thread = Thread(id=thread_id, tenant=tenant, created_ms=self._clock.now_ms())
+            with contextlib.suppress(Conflict):
+                await self._store.insert(tenant, thread)
+            return drafted + 1
 
     def _on_its_way(self, activation: Activation, effects: NodeEffects) -> NodeEffects:
         """Give the effects, or a failure where a function chose a node to which no edge leads."""
@@ -552,7 +617,7 @@ class WorkflowWalk:
         if effects is not None:
             more = {
                 "fan": effects.fan, "usage": effects.usage, "used": effects.used, "question": effects.question,
-                "wake_ms": effects.wake_ms, "key": effects.key,
+                "wake_ms": effects.wake_ms, "key": effects.key, "kept": effects.kept,
             }  # fmt: skip
         if left is not None:
             more |= {
@@ -651,7 +716,7 @@ class WorkflowWalk:
         """Write a call with its statements, and nothing else: where they are refused, no other step is lost."""
         await self._flush()
         async with self._writing:
-            checkpoint = await self._checkpoint(_Draft(steps=[row], statements=list(statements)))
+            checkpoint = self._checkpoint(_Draft(steps=[row], statements=list(statements)))
             self.run = (await self._executor.commit(self.run, checkpoint)).run
         self.state = scheduler.fold(self.graph, self.state, row)
 
@@ -679,7 +744,8 @@ class WorkflowWalk:
             return
         row = self._row(activation, context, n, started_ms, edge=CHILD, effects=effects, child=made.run.id)
         if made.message is not None:
-            self._draft.rows.append((len(self._draft.steps), made.message))
+            seq = await self._next_seq(made.message.thread_id)
+            self._draft.rows.append(made.message.model_copy(update={"seq": seq}))
         self._fold(row)
         data = {"kind": "child_run", "child": made.run.id}
         self._draft.events.append(Event(self.run.id, "thread.run.step.in_progress", activation.path, data))
@@ -786,34 +852,24 @@ class WorkflowWalk:
             draft, self._draft = self._draft, _Draft()
             if not draft.steps and not draft.inserts and not also:
                 return ()
-            checkpoint = await self._checkpoint(draft, also)
+            checkpoint = self._checkpoint(draft, also)
             committed = await self._executor.commit(self.run, checkpoint)
             self.run = committed.run
-            return committed.inserted[len(draft.inserts) :]
+            return committed.inserted[len(committed.inserted) - len(also) :]
 
-    async def _checkpoint(self, draft: _Draft, also: Sequence[Stored] = ()) -> Checkpoint:
-        """Give a draft as a checkpoint; rows get their places in the thread."""
-        messages: list[Message] = []
-        steps = draft.steps
-        if draft.rows:
-            seq = await self._store.length(self.run.tenant, self.run.thread_id)
-            for place, row in draft.rows:
-                seq += 1
-                messages.append(row.model_copy(update={"seq": seq}))
-                if row.run_id == self.run.id and steps[place].said:
-                    id_ = self._store.message_id(self.run.tenant, self.run.thread_id, seq)
-                    said = cast("dict[str, Any]", steps[place].result or {})
-                    result = {**said, "message_id": id_}
-                    steps[place] = steps[place].model_copy(
-                        update={"message_seq": seq, "said": row.is_listed, "result": result}
-                    )
+    def _checkpoint(self, draft: _Draft, also: Sequence[Stored] = ()) -> Checkpoint:
+        """Give a draft as a checkpoint."""
+        own: list[Message] = []
+        further: list[Message] = []
+        for row in draft.rows:
+            (own if row.thread_id == self.run.thread_id else further).append(row)
         return Checkpoint(
             self.run,
-            messages=messages,
-            steps=steps,
+            messages=own,
+            steps=draft.steps,
             events=draft.events,
             statements=draft.statements,
-            inserts=(*draft.inserts, *also),
+            inserts=(*further, *draft.inserts, *also),
             insert_by=self._executor.lease.walker if also else None,
             is_followed=self._stream.is_followed(self.run.id),
         )
@@ -846,7 +902,7 @@ class WorkflowWalk:
             "walked_ms": int(self._walked_s() * 1000),
             "wake_ms": due_ms,
         }
-        checkpoint = await self._checkpoint(self._draft)
+        checkpoint = self._checkpoint(self._draft)
         self._draft = _Draft()
         if pending:
             event = Event(self.run.id, "thread.run.requires_action", self.run.id)
@@ -914,7 +970,7 @@ class WorkflowWalk:
         """End the run: stop what is under way, end the child runs, and close the journal, in one transaction."""
         await self.stop()
         draft, self._draft = self._draft, _Draft()
-        checkpoint = await self._checkpoint(draft)
+        checkpoint = self._checkpoint(draft)
         self.run = await end_workflow(
             self._executor,
             self.run,

@@ -127,6 +127,29 @@ class PendingCall(Record):
     asks: Question | None = None
 
 
+class Edit(Record):
+    """What a person made of the result of a step, any JSON."""
+
+    value: Any = None
+
+
+class Origin(Record):
+    """The earlier run that a run goes on from, and from which step on it is another one.
+
+    Shapes: `step` is the path of the step that is executed again, or whose result is the `edit`; every visit of the nodes in `force`
+    is executed, too, and so are the steps `again`, whose rows the thread of the run does not begin with. `until` is the number of the
+    earlier run's last event that counts: what it did later is not known here.
+    """
+
+    run: str
+    step: str
+    kind: Literal["fork", "rerun"]
+    force: tuple[str, ...] = ()
+    edit: Edit | None = None
+    until: int = 0
+    again: tuple[str, ...] = ()
+
+
 class Run(Record):
     """One walk of a step graph over a thread.
 
@@ -166,6 +189,7 @@ class Run(Record):
     incomplete_reason: str | None = None
     pending: tuple[PendingCall, ...] = ()
     output: Any = None
+    origin: Origin | None = None
 
     @property
     def required_action(self) -> tuple[ToolCall, ...]:

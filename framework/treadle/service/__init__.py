@@ -135,7 +135,7 @@ class Treadle:
             view.keys = Keys(view)
             view.files, view.vector_stores = Files(view), VectorStores(view)
             view.runs = Runs(view, walks=self.runs.walks)
-            view.workflows = Workflows(view, of=self.workflows)
+            view.workflows = Workflows(view)
             if len(self._views) >= MOST_VIEWS:
                 del self._views[next(iter(self._views))]
             self._views[tenant] = view

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,7 +24,8 @@ from treadle.objects.workflow import Pin, Workflow, WorkflowSpec
 from treadle.service.ids import one_id
 from treadle.service.threads import append
 from treadle.service.workflow_diff import diff, stranded
-from treadle.steps.node import ChildRequest, StandIn, WorkflowPlan
+from treadle.steps.child import further_thread
+from treadle.steps.node import ChildRequest, WorkflowPlan
 from treadle.store.base import Graph, Order, Stored
 
 if TYPE_CHECKING:
@@ -40,15 +41,9 @@ DEPTH = 8
 class Workflows:
     """Apply, get, list, delete and run workflows."""
 
-    def __init__(self, treadle: Treadle, *, of: Workflows | None = None) -> None:
-        """Take the composition root, and the verbs of another tenant that it is a view of.
-
-        Shapes: `stand_in` and `spares` are for tests: what stands for the execution of nodes, and the ids of those nodes
-        whose functions and models need not be had.
-        """
+    def __init__(self, treadle: Treadle) -> None:
+        """Take the composition root."""
         self._treadle = treadle
-        self.stand_in: StandIn | None = of.stand_in if of is not None else None
-        self.spares: Callable[[StepGraph], frozenset[str]] = of.spares if of is not None else _none
 
     # -- documents -------------------------------------------------------------------------------------------
 
@@ -342,7 +337,7 @@ class Workflows:
         plans = self._treadle.runs.walks.plans
         known = plans.get(graph.digest)
         if known is None:
-            plan = self._treadle.plan_workflow(graph, stand_in=self.stand_in, spares=self.spares(graph))
+            plan = self._treadle.plan_workflow(graph)
             known = plans[graph.digest] = Prepared(graph, plan, start(graph))
         if run.overrides.limits is None:
             return known
@@ -406,7 +401,7 @@ class Workflows:
             message = self._message(treadle, parent.thread_id, request, parent.id)
             return [], message, parent.thread_id, 0
         is_named = how not in ("new", "fork")
-        id_ = derive("thread", parent.id, f"thread {how}" if is_named else at)
+        id_ = further_thread(parent.id, how) if is_named else derive("thread", parent.id, at)
         length = 0
         records: list[Stored] = []
         if is_named:
@@ -457,10 +452,6 @@ class Workflows:
         return [m for m in listed if m.role == "assistant"], run.overrides.output_of(
             agent.spec.output
         ) is not None
-
-
-def _none(_: StepGraph) -> frozenset[str]:
-    return frozenset()
 
 
 def is_workflow_id(id_: str) -> bool:

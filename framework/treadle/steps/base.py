@@ -72,6 +72,8 @@ class Plan:
     fixed_tokens: int
     """What instructions and tool definitions cost in every call, estimated."""
     images: LoadImages = no_images
+    earlier: Callable[[StepContext], Effects | None] | None = None
+    """Gives what a step gave in the run that this one goes on from; None where it is executed."""
 
 
 class StepContext(NamedTuple):
@@ -139,6 +141,8 @@ class Effects(NamedTuple):
     statements: Sequence[Statement] = ()
     asked: Asked | None = None
     again_s: float | None = None
+    kept: str | None = None
+    """The step of an earlier run whose effects these are."""
 
 
 @dataclass(frozen=True, slots=True)

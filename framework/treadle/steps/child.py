@@ -6,12 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from treadle.ids import derive
 from treadle.objects.agent import Budget, OutputSpec
 from treadle.objects.message import Message
 from treadle.objects.run import Run
 from treadle.objects.run_step import Used
 from treadle.steps.names import fill, text
 from treadle.steps.node import ChildRequest, NodeContext, NodeEffects, NodeKind, failed
+
+
+def further_thread(run_id: str, name: str) -> str:
+    """Give the id of the thread that a run's nodes call by a name."""
+    return derive("thread", run_id, f"thread {name}")
 
 
 def agent(context: NodeContext) -> NodeEffects:

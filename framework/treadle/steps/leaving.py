@@ -151,7 +151,7 @@ def _failed(context: NodeContext, effects: NodeEffects, reduce: Reduce) -> Left:
         # A fail node says that this is how it ends.
         return Left("failed", edge=effects.edge, error=error)
     told = context.params.get("retry")
-    if told is not None:
+    if told is not None and effects.kept is None:
         retry = _retry(_frozen(told))
         if (
             context.attempt < retry.max_attempts

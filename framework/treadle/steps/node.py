@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from treadle.clock import Clock
 from treadle.graph.nodes import Node
@@ -40,6 +40,18 @@ StandIn = Callable[[str, str], "NodeEffects | None"]
 """Give what stands for the execution of a node, by its id and its path; None where it is executed."""
 
 
+class Earlier(Protocol):
+    """What a run takes from the run that it goes on from."""
+
+    def place(self, path: str) -> int | None:
+        """Give the place of a step in the order in which the steps of the earlier run ended; None where it is executed here."""
+        ...
+
+    def take(self, context: NodeContext) -> tuple[NodeContext, NodeEffects] | None:
+        """Give what a step gave then, and the context that it saw; None where it is executed, or computed, here."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WorkflowPlan:
     """What a run of a workflow needs to be walked, worked out once for its graph.
@@ -61,6 +73,8 @@ class WorkflowPlan:
     kept: frozenset[str] = frozenset()
     """The nodes whose results others read."""
     stand_in: StandIn | None = None
+    earlier: Earlier | None = None
+    """What is kept of an earlier run."""
     model_named: Callable[[str], Model] | None = None
     """Gives the model of a name, for functions that ask one; ConfigurationError where there is none of that name."""
 
@@ -202,6 +216,8 @@ class NodeEffects(NamedTuple):
     """A frame begins lanes; it ends with another step."""
     suspends: bool = False
     """The function waits for the answer to a call that it recorded; it is called again from its top then."""
+    kept: str | None = None
+    """The step of an earlier run whose effects these are."""
 
 
 def failed(code: str, message: str, **more: Any) -> NodeEffects:

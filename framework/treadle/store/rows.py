@@ -251,6 +251,8 @@ def run_body(record: Run) -> str | None:
     overrides = record.overrides.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if overrides:
         body["overrides"] = overrides
+    if record.origin:
+        body["origin"] = record.origin.model_dump(mode="json", exclude_defaults=True)
     if record.last_error:
         body["last_error"] = record.last_error.model_dump()
     if record.pending:
@@ -294,7 +296,8 @@ def run(tenant: str, row: Row) -> Run:
         "deaths": row[22],
         **body,
     }
-    return Run(**values) if "overrides" in body or "last_error" in body else Run.trusted(values)
+    is_nested = "overrides" in body or "last_error" in body or "origin" in body
+    return Run(**values) if is_nested else Run.trusted(values)
 
 
 def large_parts(step: Step, most: int) -> dict[str, bytes]:
