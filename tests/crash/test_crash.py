@@ -21,7 +21,7 @@ from treadle.testing.crash import (
 )  # fmt: skip
 from treadle.testing.crash_points import READS, Point
 from treadle.testing.crash_scenario import Scenario
-from treadle.testing.crash_scenarios import SCENARIOS
+from treadle.testing.crash_scenarios import AGENT_SCENARIOS
 from treadle.testing.fakes import ScriptedProvider
 
 MANUAL = Path(__file__).parents[2] / "docs" / "crash-tests.md"
@@ -36,7 +36,7 @@ def zygotes() -> Iterator[Zygotes]:
         yield found
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+@pytest.mark.parametrize("scenario", AGENT_SCENARIOS, ids=lambda s: s.name)
 def test_a_process_that_dies_anywhere_loses_nothing_and_repeats_nothing(scenario, zygotes) -> None:
     matrix = crash_matrix(scenario, seed=SEED, doubles=DOUBLES, zygotes=zygotes)
     matrix.check()

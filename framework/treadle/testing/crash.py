@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Self, TypeVar, cast
 
 from treadle.clock import SystemClock
 from treadle.testing.crash_points import Point
@@ -40,6 +40,8 @@ from treadle.testing.crash_scenarios import SCENARIOS
 __all__ = ["Matrix", "Place", "Scenario", "Violation", "Zygotes", "crash_matrix", "manifest"]
 
 JOBS = 2
+
+Kills = TypeVar("Kills", bound=tuple[Point, ...])
 
 
 # -- what is found ---------------------------------------------------------------------------------------------------
@@ -203,13 +205,15 @@ def crash_matrix(
     *,
     seed: int = 0,
     doubles: int | None = 20,
+    most: int | None = None,
     jobs: int = JOBS,
     fresh: bool = False,
     zygotes: Zygotes | None = None,
 ) -> Matrix:
     """Kill a scenario at every point, before and after it, and give what was found.
 
-    Shapes: `doubles` is how many of the crashes during a recovery are tried, drawn by the seed; None is all of them.
+    Shapes: `doubles` is how many of the crashes during a recovery are tried, drawn by the seed; None is all of them. With
+    `most` no more points than that are tried, drawn by the seed as well.
     `jobs` is how many processes work at the same time, unless `zygotes` that are there already do. With `fresh` every
     process is started from nothing instead of being copied: the same, more slowly.
 
@@ -222,7 +226,7 @@ def crash_matrix(
         if first["wrongs"]:
             raise RuntimeError(f"'{name}' goes wrong without a kill:\n" + "\n".join(first["wrongs"]))
         passed = [Point(*p) for p in first["points"][0]]
-        singles = [(point,) for point in passed]
+        singles = _sample([(point,) for point in passed], most, f"{name}:{seed}")
         answers = list(workers.ask_all(_job(name, seed, kills, fresh=fresh) for kills in singles))
         recoveries = [
             (first_kill, Point(*again))
@@ -256,17 +260,15 @@ def _job(
     return {"scenario": name, "seed": seed, "kills": kills, "fresh": fresh, "keep": keep}
 
 
-def _sample(
-    pairs: Sequence[tuple[Point, Point]], most: int | None, salt: str
-) -> Sequence[tuple[Point, Point]]:
-    """Draw some of the pairs, the same ones for the same salt."""
-    if most is None or len(pairs) <= most:
-        return pairs
+def _sample(cycles: Sequence[Kills], most: int | None, salt: str) -> Sequence[Kills]:
+    """Draw some of the cycles, the same ones for the same salt."""
+    if most is None or len(cycles) <= most:
+        return cycles
 
-    def lot(pair: tuple[Point, Point]) -> bytes:
-        return hashlib.sha256(f"{salt}:{pair}".encode()).digest()
+    def lot(cycle: Kills) -> bytes:
+        return hashlib.sha256(f"{salt}:{cycle}".encode()).digest()
 
-    return sorted(pairs, key=lot)[:most]
+    return sorted(cycles, key=lot)[:most]
 
 
 def replay_of(name: str, seed: int, kills: Sequence[Point]) -> str:

@@ -13,16 +13,25 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from treadle.objects.agent import Agent
 from treadle.objects.project import Project, ProjectSpec
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
+from treadle.service.workflows import is_workflow_id
 from treadle.settings import Settings
-from treadle.testing.crash_points import Point, Points, WatchedTreadle, watched_store
+from treadle.steps.node import WorkflowPlan
+from treadle.testing.crash_points import Point, Points, WatchedTreadle, effect_of, watched_store
 from treadle.testing.crash_scenario import Conversation, Lived, Outcome, Place, Scenario
-from treadle.testing.crash_verdict import Reading, journal_wrongs, reading, store_wrongs, wrongs
+from treadle.testing.crash_verdict import (
+    Reading,
+    journal_wrongs,
+    left_wrongs,
+    reading,
+    store_wrongs,
+    wrongs,
+)
 from treadle.testing.receiver import Receiver
 
 LIFETIME_S = 40.0
@@ -78,18 +87,24 @@ async def _live(life: Life) -> dict[str, Any]:
     place = Place(
         scenario=scenario.name, folder=life.folder, seed=life.seed, receiver=receiver, life=life.number
     )
-    options = {
+    options: dict[str, Any] = {
         "settings": Settings(), "project": Project(ProjectSpec.model_construct(), life.folder), "clock": place.clock,
         "walk": True, **scenario.setup(place),
     }  # fmt: skip
-    store = watched_store(life.folder / "treadle.db", points, is_slow=place.is_slow)
+    path = life.folder / "treadle.db"
+    store = watched_store(path, points, is_slow=place.is_slow)
+    others: dict[str, Any] = {**options, "walk": False}
+    place.opener = lambda: WatchedTreadle(
+        watched_store(path, points, is_slow=place.is_slow), points=points, **others
+    )
+    found = left_wrongs(path) if life.number > 1 else []
     async with WatchedTreadle(store, points=points, **options) as treadle:
         place.opened = treadle
         await treadle.recover()
         await scenario.drive(place)
         await treadle.runs.settle()
         outcome = await _look(place)
-        found = await journal_wrongs(outcome, store)
+        found += await journal_wrongs(outcome, store)
     compared = life.reference if scenario.compares else None
     found += [*wrongs(outcome, compared), *store_wrongs(outcome), *scenario.holds(outcome)]
     return {"wrongs": found, "reading": reading(outcome)}
@@ -108,6 +123,18 @@ async def _look(place: Place) -> Outcome:
 
 async def _lived(place: Place, run: Run) -> Lived:
     store = place.treadle.store
+    if is_workflow_id(run.agent_id):
+        plan = cast("WorkflowPlan", (await place.treadle.workflows.prepare(run)).plan)
+        return Lived(
+            run.model_copy(update={"output": (await place.treadle.runs.get(run.id)).output}),
+            await store.steps(run.tenant, run.id),
+            await store.events(run.tenant, run.id, limit=10_000),
+            {name: tool.spec for name, tool in plan.functions.items()},
+            {
+                id_: tool.spec.model_copy(update={"effect": effect_of(tool)})
+                for id_, tool in plan.tools.items()
+            },
+        )
     agent = await store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
     tools = agent.spec.tools if run.overrides.tools is None else run.overrides.tools
     return Lived(

@@ -16,24 +16,30 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+from treadle.graph.nodes import Node, StepGraph
 from treadle.objects.agent import Agent
 from treadle.objects.message import Message
 from treadle.objects.run import Run
+from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
+from treadle.objects.tool import Effect
+from treadle.objects.workflow import Workflow
 from treadle.providers.base import Delta, Emit, ModelReply, ModelRequest, Provider
 from treadle.service import Treadle
 from treadle.steps.base import Plan
-from treadle.store.base import Blob, Checkpoint, Committed, Graph, Store
+from treadle.steps.node import StandIn, WorkflowPlan
+from treadle.store.base import Blob, Cached, Checkpoint, Committed, Graph, Store
 from treadle.store.connection import Connection, connect
 from treadle.store.sqlite import SqliteStore
 from treadle.testing.receiver import Receiver
@@ -44,7 +50,7 @@ Side = Literal["before", "after"]
 READS = frozenset(
     {
         "get", "message_id", "find", "agent_named", "list", "rows", "active_run", "steps", "graph", "blob", "events",
-        "changed", "status", "close", "asked", "walkers", "due",
+        "changed", "status", "close", "asked", "walkers", "due", "workflow_named", "children", "cached",
     }
 )  # fmt: skip
 """The calls of a store that change nothing."""
@@ -190,16 +196,20 @@ def _name_of(call: str, args: tuple[Any, ...]) -> str:
     """Name a call of the store after what it writes."""
     if args and isinstance(args[0], Checkpoint):
         return f"{call}.{_contents(args[0])}"
-    nouns = [
-        type(a).__name__.lower() for a in args if isinstance(a, (Agent, Thread, Message, Run, Graph, Blob))
-    ]
-    return ".".join((call, "+".join(dict.fromkeys(nouns)))) if nouns else call
+    nouns = _nouns(args)
+    return ".".join((call, "+".join(nouns))) if nouns else call
+
+
+def _nouns(records: Iterable[Any]) -> list[str]:
+    kinds = (Agent, Workflow, Thread, Message, Run, Graph, Blob, Cached)
+    return list(dict.fromkeys(type(r).__name__.lower() for r in records if isinstance(r, kinds)))
 
 
 def _contents(checkpoint: Checkpoint) -> str:
     """Say what a checkpoint holds: `tool_call~dispatched`, `model_call+append_message=completed`."""
     kinds = Counter(s.kind if s.status != "in_progress" else f"{s.kind}~{s.edge}" for s in checkpoint.steps)
-    said = "+".join(kind if count == 1 else f"{count}x{kind}" for kind, count in kinds.items())
+    parts = [kind if count == 1 else f"{count}x{kind}" for kind, count in kinds.items()]
+    said = "+".join((*parts, *(f"new_{noun}" for noun in _nouns(checkpoint.inserts))))
     if checkpoint.status is not None:
         said = f"{said}={checkpoint.status}" if said else checkpoint.status
     return said or "nothing"
@@ -207,31 +217,45 @@ def _contents(checkpoint: Checkpoint) -> str:
 
 def _foresee(receiver: Receiver, args: tuple[Any, ...]) -> None:
     """Write down which steps may be stored as begun from now on: it may be true before the store says so."""
-    if args and isinstance(args[0], Checkpoint):
-        opened = [step.path for step in args[0].steps if step.is_open]
+    for checkpoint in _checkpoints(args):
+        opened = [step.path for step in checkpoint.steps if step.is_open]
         if opened:
-            receiver.note("begins", run=args[0].run.id, paths=opened)
+            receiver.note("begins", run=checkpoint.run.id, paths=opened)
 
 
 def _remember(receiver: Receiver, call: str, args: tuple[Any, ...], result: Any) -> None:
     """Write down what the store has accepted: from here on nothing may lose it or do it again."""
-    rows: Sequence[Message] = ()
-    said: dict[str, Any] = {}
-    if args and isinstance(args[0], Checkpoint):
-        checkpoint = args[0]
-        rows = checkpoint.messages
-        said = {
-            "run": checkpoint.run.id,
-            "status": checkpoint.status,
-            "done": [s.path for s in checkpoint.steps if not s.is_open and s.edge != "retry"],
-            "events": [[event.seq, event.name] for event in cast("Committed", result).events],
-        }
-    elif call == "insert":
+    if call == "insert":
         rows = [r for r in cast("tuple[Any, ...]", result) if isinstance(r, Message) and r.seq]
-    if rows or said:
+        if rows:
+            receiver.note("stored", rows=_told(rows))
+    checkpoints = _checkpoints(args)
+    committed = (cast("Committed", result), *cast("Committed", result).also) if checkpoints else ()
+    for checkpoint, done in zip(checkpoints, committed, strict=True):
         receiver.note(
-            "stored", **said, rows=[[r.thread_id, r.seq, r.role, fingerprint(r.text)] for r in rows]
+            "stored",
+            run=checkpoint.run.id,
+            status=checkpoint.status,
+            done=[s.path for s in checkpoint.steps if not s.is_open and s.edge != "retry"],
+            steps=[[s.path, s.attempt, step_print(s)] for s in checkpoint.steps if not s.is_open],
+            events=[[event.seq, event.name] for event in done.events],
+            rows=_told((*checkpoint.messages, *(r for r in done.inserted if isinstance(r, Message)))),
         )
+
+
+def _told(rows: Iterable[Message]) -> list[list[Any]]:
+    return [[r.thread_id, r.seq, r.role, fingerprint(r.text)] for r in rows]
+
+
+def _checkpoints(args: tuple[Any, ...]) -> tuple[Checkpoint, ...]:
+    """Give the checkpoints that a call of the store writes at once."""
+    return (args[0], *args[0].also) if args and isinstance(args[0], Checkpoint) else ()
+
+
+def step_print(step: Step) -> str:
+    """Give a few characters that stand for how a step ended, and for its place in the journal."""
+    said = [step.n, step.status, step.edge, step.result, step.writes, step.child, step.fence]
+    return fingerprint(json.dumps(said, sort_keys=True, default=str))
 
 
 # -- what goes out ---------------------------------------------------------------------------------------------
@@ -240,10 +264,22 @@ def _remember(receiver: Receiver, call: str, args: tuple[Any, ...], result: Any)
 class WatchedTreadle(Treadle):
     """A treadle whose tools and models are points, and tell the receiver when they are called."""
 
-    def __init__(self, store: Store, *, points: Points, **options: Any) -> None:
-        """Open it over a store that is watched already; `options` are those of Treadle."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        points: Points,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        """Open it over a store that is watched already.
+
+        Shapes: `functions` are those that code nodes call, by the name that the nodes have for them; `options` are those of
+        Treadle.
+        """
         self._points = points
         super().__init__(store, **options)
+        self.callables.update(functions or {})
 
     def plan(self, run: Run, agent: Agent) -> Plan:
         """Work out how a run is walked here, and watch what it calls."""
@@ -251,18 +287,58 @@ class WatchedTreadle(Treadle):
         tools = {name: _watch_tool(tool, self._points) for name, tool in plan.tools.items()}
         return replace(plan, tools=tools, provider=_WatchedProvider(plan.provider, self._points))
 
+    def plan_workflow(
+        self, graph: StepGraph, *, stand_in: StandIn | None = None, spares: frozenset[str] = frozenset()
+    ) -> WorkflowPlan:
+        """Work out how runs of a workflow are walked here, and watch what they call."""
+        plan = super().plan_workflow(graph, stand_in=stand_in, spares=spares)
+        points = self._points
+        tools = {
+            id_: _watch_tool(tool, points, attempts=_attempts(graph.node[id_], tool))
+            for id_, tool in plan.tools.items()
+        }
+        functions = {name: _watch_tool(tool, points) for name, tool in plan.functions.items()}
+        models = {
+            id_: model._replace(provider=_WatchedProvider(model.provider, points))
+            for id_, model in plan.models.items()
+        }
+        return replace(plan, tools=tools, functions=functions, models=models)
 
-def _watch_tool(tool: BoundTool, points: Points) -> BoundTool:
+
+_AGAIN = 1000
+"""More than a function is ever called from its top."""
+
+
+def effect_of(tool: BoundTool) -> Effect:
+    """Give the effect class that a call is held to: a function that takes `ctx` may begin again."""
+    return "pure" if "ctx" in tool.passed and tool.spec.effect == "once" else tool.spec.effect
+
+
+def _attempts(node: Node, tool: BoundTool) -> int:
+    """Give how often one process may call the function of a node for one step."""
+    if "ctx" in tool.passed:
+        # It begins again whenever a question that it asked is answered.
+        return _AGAIN
+    return node.params.get("retry", {}).get("max_attempts", 1)
+
+
+def _watch_tool(tool: BoundTool, points: Points, *, attempts: int | None = None) -> BoundTool:
     invoke = tool.invoke
     if invoke is None:
         return tool
-    name = tool.spec.name
-    attempts = tool.spec.retry.max_attempts if tool.spec.retry else 1
+    name, effect = tool.spec.name, effect_of(tool)
+    if attempts is None:
+        attempts = tool.spec.retry.max_attempts if tool.spec.retry else 1
 
     async def watched(arguments: dict[str, Any], context: Any, *more: Any) -> Any:
         point = points.before(f"dispatch.{name}")
         points.receiver.note(
-            "tool", name=name, attempts=attempts, run=context.run_id, key=context.idempotency_key
+            "tool",
+            name=name,
+            effect=effect,
+            attempts=attempts,
+            run=context.run_id,
+            key=context.idempotency_key,
         )
         try:
             return await invoke(arguments, context, *more)

@@ -22,6 +22,7 @@ from treadle.objects.run import Run
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.tool import FunctionTool
+from treadle.objects.workflow import WorkflowSpec
 from treadle.service import Treadle
 from treadle.testing.receiver import Note, Receiver
 
@@ -60,12 +61,18 @@ class Place:
     life: int = 1
     clock: ShiftedClock = field(default_factory=ShiftedClock)
     opened: Treadle | None = None
+    opener: Callable[[], Treadle] | None = None
 
     @property
     def treadle(self) -> Treadle:
         """Give the open treadle."""
         assert self.opened is not None, "the treadle is opened after `setup`"
         return self.opened
+
+    def another(self) -> Treadle:
+        """Open a second treadle over the same store, as another process has one; it walks what it is told to, and no more."""
+        assert self.opener is not None, "the store is opened after `setup`"
+        return self.opener()
 
     @property
     def is_slow(self) -> bool:
@@ -100,6 +107,12 @@ class Place:
         """Give the thread's first run, made where there is none."""
         found = await self.treadle.runs.list(thread.id, limit=1, order="asc")
         return found[0] if found else await self.treadle.runs.create(thread.id, agent=agent, **fields)
+
+    async def workflow_run(self, workflow: WorkflowSpec, **fields: Any) -> Run:
+        """Give the scenario's run of a workflow, made where there is none; its thread is the first one there is."""
+        threads = await self.treadle.threads.list(limit=1, order="asc")
+        runs = await self.treadle.runs.list(threads[0].id, limit=1, order="asc") if threads else []
+        return runs[0] if runs else await self.treadle.workflows.start(workflow, **fields)
 
     async def another_turn(self, thread: Thread, agent: Agent, text: str) -> Run:
         """Say something more when all is over, once, and give the finished run: the thread takes another turn."""
@@ -146,12 +159,23 @@ _WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """A run at the end: its record, its journal, its events, and the tools that it may have called, by name."""
+    """A run at the end: its record, its journal, its events, and what it may have called.
+
+    Shapes: `tools` by name; `nodes` are the functions of a workflow's nodes, by the node's id.
+    """
 
     run: Run
     steps: Sequence[Step]
     events: Sequence[Event]
     tools: Mapping[str, FunctionTool]
+    nodes: Mapping[str, FunctionTool] = field(default_factory=dict[str, FunctionTool])
+
+    def called_by(self, step: Step) -> FunctionTool | None:
+        """Give what a step called, None for one that calls nothing, or that nobody knows."""
+        if step.kind == "tool_call":
+            return self.tools.get(step.tool or "") or self.nodes.get(step.node)
+        is_node = step.kind == "function" and not step.path.rpartition("/")[2].isdecimal()
+        return self.nodes.get(step.node) if is_node else None
 
 
 @dataclass(frozen=True, slots=True)

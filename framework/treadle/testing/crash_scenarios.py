@@ -14,6 +14,7 @@ from treadle.providers.base import ModelRequest
 from treadle.providers.scripted import ScriptedProvider, ScriptEntry
 from treadle.store.connection import connect
 from treadle.testing.crash_scenario import Outcome, Place, Scenario
+from treadle.testing.crash_workflows import WORKFLOW_SCENARIOS
 from treadle.tools.transaction import Transaction
 
 Replies = Callable[[ModelRequest], ScriptEntry]
@@ -505,10 +506,13 @@ async def _drive_large(place: Place) -> None:
 LARGE = Scenario(name="large", setup=_large, drive=_drive_large)
 
 
-SCENARIOS: Sequence[Scenario] = (
+AGENT_SCENARIOS: Sequence[Scenario] = (
     PLAIN, ROUNDS, PARALLEL, CLIENT, APPROVAL, CANCEL, EXPIRY, RETRY, ONCE, ASKED, IDEMPOTENT, TRANSACTIONAL, STREAMING,
     LARGE, QUEUE,
 )  # fmt: skip
+"""Those in which an agent is run."""
+
+SCENARIOS: Sequence[Scenario] = (*AGENT_SCENARIOS, *WORKFLOW_SCENARIOS)
 """All of them; `python -m treadle.testing.crash` goes through them."""
 
 

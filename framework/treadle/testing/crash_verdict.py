@@ -5,20 +5,27 @@ Each function gives a sentence for each thing that it finds; none is what is wis
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+from treadle.engine.kept_results import NOTE
 from treadle.engine.scheduler import fold_all
 from treadle.graph.nodes import StepGraph
 from treadle.lifecycle import is_terminal
 from treadle.objects.message import Message
+from treadle.objects.run_step import Step
+from treadle.service.workflows import is_workflow_id
 from treadle.store.base import Store
 from treadle.store.check import check
-from treadle.testing.crash_points import fingerprint
+from treadle.testing.crash_points import fingerprint, step_print
 from treadle.testing.crash_scenario import Conversation, Lived, Outcome
 from treadle.testing.receiver import Note
+from treadle.testing.walk import walk_wrongs
 
 ENDS = frozenset(f"thread.run.{end}" for end in ("cancelled", "completed", "incomplete", "failed", "expired"))
 UNKNOWN = "outcome unknown"
@@ -34,10 +41,23 @@ _NONE: Sequence[Any] = ()
 
 def reading(outcome: Outcome) -> Reading:
     """Give what can be read in the threads, in an order that does not depend on which parallel call was quicker."""
-    return [
-        {"rows": _rows(conversation.rows), "runs": [_course(lived) for lived in conversation.runs]}
-        for conversation in outcome.threads
-    ]
+    own = [c for c in outcome.threads if not _is_childrens(c)]
+    others = sorted(map(_read, (c for c in outcome.threads if _is_childrens(c))), key=json.dumps)
+    return [*map(_read, own), *others]
+
+
+def _is_childrens(conversation: Conversation) -> bool:
+    """Tell whether a thread was made for child runs: which was made first may depend on which branch was quicker."""
+    return bool(conversation.runs) and all(lived.run.parent_id is not None for lived in conversation.runs)
+
+
+def _read(conversation: Conversation) -> dict[str, list[Any]]:
+    runs = [_course(lived) for lived in conversation.runs]
+    roots = sum(lived.run.parent_id is None for lived in conversation.runs)
+    return {
+        "rows": _rows(conversation.rows),
+        "runs": runs if roots == len(runs) else sorted(runs, key=json.dumps),
+    }
 
 
 def _rows(rows: Sequence[Message]) -> list[Any]:
@@ -53,8 +73,36 @@ def _rows(rows: Sequence[Message]) -> list[Any]:
 def _course(lived: Lived) -> list[Any]:
     usage = lived.run.usage
     tokens = [usage.prompt_tokens, usage.completion_tokens] if usage else []
-    steps = sorted([s.path, s.kind, s.status] for s in lived.steps if s.edge != "retry")
-    return [lived.run.status, steps, tokens]
+    if not is_workflow_id(lived.run.agent_id):
+        steps = sorted([s.path, s.kind, s.status] for s in lived.steps if s.edge != "retry")
+        return [lived.run.status, steps, tokens]
+    rows = [
+        [s.path, s.kind, s.status, s.edge, s.fan, _result(s), lasting(s.writes)]
+        for s in lived.steps
+        if s.edge != "retry"
+    ]
+    return [lived.run.status, [lasting(lived.run.output), *sorted(rows, key=json.dumps)], tokens]
+
+
+def _result(step: Step) -> Any:
+    """Give the result of a step as it is in every run: a function's time and its chance are others each time."""
+    return None if step.kind == "function" and step.tool in ("now", "random") else lasting(step.result)
+
+
+_IDS = re.compile(r"\b(run|msg|thread|call|step|wf)_[0-9A-Za-z]{16,}")
+_TIMES = ("at", "usage")
+"""What a result says that is another one in each run: times, and tokens that depend on ids."""
+
+
+def lasting(value: Any) -> Any:
+    """Give a value without what is another one each time: ids and times."""
+    if isinstance(value, str):
+        return _IDS.sub(r"\1_", value)
+    if isinstance(value, list):
+        return [lasting(v) for v in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {k: lasting(v) for k, v in cast("dict[str, Any]", value).items() if k not in _TIMES}
+    return value
 
 
 def wrongs(outcome: Outcome, reference: Reading | None) -> Iterator[str]:
@@ -62,12 +110,18 @@ def wrongs(outcome: Outcome, reference: Reading | None) -> Iterator[str]:
     for conversation in outcome.threads:
         for lived in conversation.runs:
             yield from _run(lived, outcome.notes)
+            yield from _steps(lived, outcome.notes)
             yield from _effects(lived, conversation.rows, outcome.notes)
         yield from _models(conversation, outcome.notes)
         yield from _kept(conversation, outcome.notes)
     yield from _strays(outcome)
     if reference is not None:
         yield from _differences(outcome, reference)
+
+
+def left_wrongs(path: Path) -> list[str]:
+    """Give what is wrong with what a process left when it was killed, before anybody has looked after it."""
+    return [f"what was left: {p.message} ({p.node})" for p in check(path)]
 
 
 async def journal_wrongs(outcome: Outcome, store: Store) -> list[str]:
@@ -82,6 +136,8 @@ async def journal_wrongs(outcome: Outcome, store: Store) -> list[str]:
             continue
         if lived.run.status == "completed" and not state.is_finished:
             found.append(f"{lived.run.id} is completed, and its journal is not at the end")
+        if graph.is_workflow:
+            found += [f"{lived.run.id}: {w}" for w in walk_wrongs(graph, lived.steps, lived.run.status)]
     return found
 
 
@@ -112,6 +168,22 @@ def _run(lived: Lived, notes: Sequence[Note]) -> Iterator[str]:
             yield f"event {seq} of {run.id} was {name}, and is {named.get(seq)} now"
 
 
+def _steps(lived: Lived, notes: Sequence[Note]) -> Iterator[str]:
+    """Find steps that ended in the journal and read otherwise now: nothing that has ended is done again."""
+    rows = {(step.path, step.attempt): step for step in lived.steps}
+    for note in notes:
+        if note["what"] != "stored" or note.get("run") != lived.run.id:
+            continue
+        for path, attempt, print_ in note["steps"]:
+            row = rows.get((path, attempt))
+            if row is None or step_print(row) != print_:
+                yield f"{path} of {lived.run.id} had ended in attempt {attempt}, and is {row and _told(row)} now"
+
+
+def _told(step: Step) -> str:
+    return f"{step.status} as step {step.n} by '{step.edge}' with {_short([step.result])}"
+
+
 def _effects(lived: Lived, rows: Sequence[Message], notes: Sequence[Note]) -> Iterator[str]:
     """Hold what the receiver counted against what the effect classes of the tools promise."""
     run = lived.run
@@ -119,24 +191,33 @@ def _effects(lived: Lived, rows: Sequence[Message], notes: Sequence[Note]) -> It
     calls = [n for n in notes if n["what"] == "tool" and n["run"] == run.id]
     counted = Counter(str(n["key"]) for n in calls)
     begun = {path for n in notes if n["what"] == "begins" and n["run"] == run.id for path in n["paths"]}
-    for step in (s for s in lived.steps if s.kind == "tool_call" and s.edge != "retry"):
-        key = f"tdl:{run.id}:{step.path}"
-        count = counted.pop(key, 0)
-        tool = lived.tools.get(step.tool or "")
+    is_workflow = is_workflow_id(run.agent_id)
+    for step in (s for s in lived.steps if s.kind in ("tool_call", "function") and s.edge != "retry"):
+        count = counted.pop(step.key or f"tdl:{run.id}:{step.path}", 0)
+        tool = lived.called_by(step)
+        if tool is None and (is_workflow or step.kind != "tool_call"):
+            continue
         is_ours = tool is not None and not tool.is_client_side
         effect = tool.effect if tool is not None and is_ours else None
         said = texts.get(step.message_seq or 0, "")
-        where = f"{step.tool} at {step.path} of {run.id}"
+        is_unknown = UNKNOWN in said or (
+            step.last_error is not None and step.last_error.code == "outcome_unknown"
+        )
+        where = f"{step.tool or step.node} at {step.path} of {run.id}"
         if effect == "once" and count > 1:
             yield f"{where} is `once` and was called {count} times"
-        if is_ours and count == 0 and step.last_error is None and step.status == "completed":
+        is_made = step.last_error is None and step.status == "completed" and step.note != NOTE
+        if is_ours and count == 0 and is_made:
             yield f"{where} has a result and was never called: {said[:60]!r}"
-        if count == 0 and UNKNOWN in said and step.path not in begun:
+        if count == 0 and is_unknown and step.path not in begun:
             yield f"{where} is given up as unknown, and it was never about to be called"
-        if effect in ("pure", "idempotent") and UNKNOWN in said:
+        if effect in ("pure", "idempotent") and is_unknown:
             yield f"{where} is `{effect}` and was given up as unknown instead of being repeated"
+    # What a branch did that nothing waited for any more has no step; what must happen once has one before it does.
+    may_stray = {str(n["key"]) for n in calls if is_workflow and n["effect"] != "once"}
     for key in counted:
-        yield f"the receiver was called with {key}, which the journal of {run.id} does not have"
+        if key not in may_stray:
+            yield f"the receiver was called with {key}, which the journal of {run.id} does not have"
     yield from _repeats(run.id, notes)
 
 
@@ -208,7 +289,7 @@ def _differences(outcome: Outcome, reference: Reading) -> Iterator[str]:
         tool.name
         for conversation in outcome.threads
         for lived in conversation.runs
-        for tool in lived.tools.values()
+        for tool in (*lived.tools.values(), *lived.nodes.values())
         if tool.effect == "once" and not tool.is_client_side
     }
     for thread, expected in zip(found, reference, strict=True):
