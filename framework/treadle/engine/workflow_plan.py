@@ -80,6 +80,27 @@ def make_workflow_plan(
     )
 
 
+def with_model(
+    plan: WorkflowPlan,
+    graph: StepGraph,
+    name: str,
+    resolve_model: Callable[[AgentSpec, str | None], ResolvedModel],
+) -> WorkflowPlan:
+    """Give the plan with a model of that name in place of those of all nodes.
+
+    Errors: ConfigurationError where it cannot be had, or has no price and costs are limited.
+    """
+
+    def other(spec: AgentSpec, _: str | None) -> ResolvedModel:
+        return resolve_model(spec, name)
+
+    models = {
+        id_: _model(model_spec(graph.node[id_].params), other, plan.limits, by=f"of node '{id_}'")
+        for id_ in plan.models
+    }
+    return replace(plan, models=models)
+
+
 def _tool(
     node: Node, functions: Mapping[str, BoundTool], binding: Binding, bare: AgentSpec, approval: str | None
 ) -> BoundTool:

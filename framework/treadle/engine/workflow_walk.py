@@ -285,6 +285,8 @@ class WorkflowWalk:
             return failed("code_error", why(e))
 
     async def _earlier(self, context: NodeContext) -> NodeEffects | None:
+        if self.plan.earlier is not None and self.plan.earlier.insists(context):
+            return None
         try:
             return await kept_results.earlier(self._store, context)
         except DefinitionError as e:

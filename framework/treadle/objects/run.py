@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -131,6 +131,10 @@ class Edit(Record):
     """What a person made of the result of a step, any JSON."""
 
     value: Any = None
+
+
+UNCHANGED: Final = object()
+"""Stands for no edit: every JSON value, null among them, is one."""
 
 
 class Origin(Record):

@@ -33,7 +33,7 @@ from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall
 from treadle.objects.record import parse_duration
-from treadle.objects.run import PendingCall, Run, RunError, RunOverrides
+from treadle.objects.run import UNCHANGED, PendingCall, Run, RunError, RunOverrides
 from treadle.objects.run_step import Decision, Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
@@ -277,14 +277,20 @@ class Runs:
             return await treadle.scoped(run.tenant).workflows.prepare(run)
         key = (run.tenant, run.agent_id, run.agent_version)
         known = self._shared.get(key)
-        if known is not None and run.overrides == _NOTHING:
+        if known is not None and run.overrides == _NOTHING and run.origin is None:
             return known
         agent = await treadle.store.get(Agent, run.tenant, run.agent_id, version=run.agent_version)
         graph, _ = self._graphs.get(key, (None, ()))
         if graph is None or graph.digest != run.graph:
             graph = StepGraph.load(await treadle.store.graph(run.tenant, run.graph))
             self._graphs[key] = (graph, ())
-        return self.prepared(run, agent, graph)
+        prepared = self.prepared(run, agent, graph)
+        if run.origin is None:
+            return prepared
+        from treadle.service.earlier import earlier_calls
+
+        earlier = await earlier_calls(treadle.scoped(run.tenant), run.origin)
+        return replace(prepared, plan=replace(prepared.agent, earlier=earlier))
 
     def walk(self, run: Run, prepared: Prepared | None) -> None:
         """Walk a run that this process has claimed, in the background.
@@ -1004,6 +1010,37 @@ class Runs:
             return None
         treadle.stream.publish(run.id, claimed.events)
         return claimed.run
+
+    # -- once more -------------------------------------------------------------------------------------------
+
+    async def fork(self, run: str, *, at: str, edit: Any = UNCHANGED) -> Run:
+        """Start a new run that is as this one was before a step: everything before is kept, and the step is executed again.
+
+        Shapes: `at` is the path of a step, or its node where that was visited once. With `edit` the result of the step is that
+        JSON instead, and the new run goes on behind it. The new run has `origin`, and a thread that shares the first rows of
+        this one's; every step that was not executed says in `kept` whose result it has. A call of an agent keeps the reply
+        that made it.
+
+        Errors: NotFound for the run or the step; StateError for what cannot be edited; ConfigurationError where something that
+        the run needs cannot be had here. Then nothing is stored.
+        """
+        from treadle.service import again
+
+        return await again.fork(self._treadle, run, at=at, edit=edit)
+
+    async def rerun(
+        self, run: str, *, from_: str, force: Sequence[str] = (), model: str | None = None
+    ) -> Run:
+        """Start a new run that executes a step of this one again and what came after it, and keeps everything else.
+
+        Shapes: `from_` is named as in `fork`. Every visit of the nodes in `force` is executed, too; what follows these is kept
+        where it sees the same values. `model` takes the place of the models of the agents and prompts that are executed.
+
+        Errors: those of `fork`; StateError for a step that has not ended; ModelNotConfigured.
+        """
+        from treadle.service import again
+
+        return await again.rerun(self._treadle, run, from_=from_, force=force, model=model)
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
         """Replace a run's metadata.

@@ -12,6 +12,7 @@ from treadle.engine.child_runs import Made
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs, narrowed
 from treadle.engine.scheduler import start
+from treadle.engine.workflow_plan import with_model
 from treadle.errors import ConfigurationError, Conflict, NotFound, StateError
 from treadle.graph.compile import compile_workflow
 from treadle.graph.nodes import StepGraph
@@ -301,7 +302,7 @@ class Workflows:
             created_ms=now,
             first_seq=len(messages) + 1 if new is not None else 0,
         )
-        prepared = self._prepared(run, graph)
+        prepared = self.prepared(run, graph)
         first = [treadle.messages.draft(on, **m) for m in messages]
         if new is not None:
             first = [m.model_copy(update={"seq": seq}) for seq, m in enumerate(first, 1)]
@@ -331,18 +332,35 @@ class Workflows:
         if not is_workflow_id(run.agent_id):
             return await self._treadle.scoped(run.tenant).runs.prepare(run)
         text = await self._treadle.store.graph(run.tenant, run.graph)
-        return self._prepared(run, StepGraph.load(text))
+        return await self._from_earlier(run, self.prepared(run, StepGraph.load(text)))
 
-    def _prepared(self, run: Run, graph: StepGraph) -> Prepared:
+    async def _from_earlier(self, run: Run, prepared: Prepared) -> Prepared:
+        """Give a run that goes on from an earlier one what it keeps of that."""
+        if run.origin is None:
+            return prepared
+        from treadle.service.earlier import earlier_steps
+
+        treadle = self._treadle.scoped(run.tenant) if run.tenant != self._treadle.tenant else self._treadle
+        plan = cast("WorkflowPlan", prepared.plan)
+        earlier = await earlier_steps(treadle, run.origin, prepared.graph, plan)
+        return replace(prepared, plan=replace(plan, earlier=earlier))
+
+    def prepared(self, run: Run, graph: StepGraph) -> Prepared:
+        """Plan a run; runs that pin one graph and change nothing of it share a plan.
+
+        Errors: ConfigurationError for what cannot be had here.
+        """
         plans = self._treadle.runs.walks.plans
         known = plans.get(graph.digest)
         if known is None:
             plan = self._treadle.plan_workflow(graph)
             known = plans[graph.digest] = Prepared(graph, plan, start(graph))
-        if run.overrides.limits is None:
-            return known
         plan = cast("WorkflowPlan", known.plan)
-        return replace(known, plan=replace(plan, limits=narrowed(plan.limits, run.overrides.limits)))
+        if run.overrides.limits is not None:
+            plan = replace(plan, limits=narrowed(plan.limits, run.overrides.limits))
+        if run.overrides.model is not None:
+            plan = with_model(plan, graph, run.overrides.model, self._treadle.models.resolve)
+        return known if plan is known.plan else replace(known, plan=plan)
 
     # -- child runs ------------------------------------------------------------------------------------------
 
@@ -361,7 +379,7 @@ class Workflows:
         at = f"{path}/{attempt}"
         records, message, thread_id, first_seq = await self._thread(treadle, parent, request, at, now)
         budget = _smaller(request.limits, limits)
-        overrides = RunOverrides(output=request.output, limits=budget)
+        overrides = RunOverrides(model=parent.overrides.model, output=request.output, limits=budget)
         made: dict[str, Any] = {
             "id": derive("run", parent.id, at),
             "tenant": parent.tenant,
@@ -389,7 +407,7 @@ class Workflows:
             **made, agent_id=workflow.id, agent_version=workflow.version, graph=graph.digest, inputs=inputs
         )
         return Made(
-            (Graph(graph.digest, graph.text), *records, run), run, self._prepared(run, graph), message
+            (Graph(graph.digest, graph.text), *records, run), run, self.prepared(run, graph), message
         )
 
     async def _thread(

@@ -81,6 +81,13 @@ def _given(source: str, kind: Kind, view: View) -> dict[str, Any]:
     return given
 
 
+def seen(source: str, kind: Kind, view: View, *, besides: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Give the values by name that a source reads of a view; names `besides` are left out."""
+    given = _given(source, kind, view)
+    named = {read.root for read in reads(source, kind=kind, roots=frozenset(given) - besides)}
+    return {name: value for name, value in given.items() if name in named}
+
+
 def evaluate(source: str, view: View) -> JsonValue:
     """Give the value of an expression.
 

@@ -51,6 +51,10 @@ class Earlier(Protocol):
         """Give what a step gave then, and the context that it saw; None where it is executed, or computed, here."""
         ...
 
+    def insists(self, context: NodeContext) -> bool:
+        """Tell whether a step is to be executed although a result of an earlier visit may be at hand."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class WorkflowPlan:
