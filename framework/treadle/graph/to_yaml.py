@@ -49,6 +49,7 @@ _ESCAPED = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\u
 _BLOCK = re.compile(
     "(?![ \n])[\n\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
 )
+_TABBED = re.compile(r"^[ ]*\t", re.MULTILINE)
 _LONGEST_KEY = 1_000
 
 
@@ -163,7 +164,11 @@ def _item(value: Any, indent: int) -> Iterator[str]:
 
 
 def _scalar_lines(head: str, value: Any, indent: int) -> Iterator[str]:
-    if not (isinstance(value, str) and "\n" in value and _BLOCK.fullmatch(value)):
+    # A line that begins with a tab could be taken for its indentation.
+    is_block = (
+        isinstance(value, str) and "\n" in value and _BLOCK.fullmatch(value) and not _TABBED.search(value)
+    )
+    if not is_block:
         yield f"{head} {_flow(value) if is_mapping(value) or is_list(value) else scalar(value)}"
         return
     body = value.rstrip("\n")
