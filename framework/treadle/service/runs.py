@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +25,6 @@ from treadle.errors import (
     StoreError,
     StreamCut,
     ThreadBusy,
-    ToolOutputsError,
 )
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
@@ -32,7 +32,6 @@ from treadle.lifecycle import ACTIVE, TERMINAL, is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
 from treadle.objects.message import Message, ToolCall
-from treadle.objects.record import parse_duration
 from treadle.objects.run import UNCHANGED, PendingCall, Run, RunError, RunOverrides
 from treadle.objects.run_step import Decision, Step
 from treadle.objects.thread import Thread
@@ -43,10 +42,15 @@ from treadle.service.answers import (
     decision_checkpoint,
     find_pending,
     find_question,
+    is_named,
     match_outputs,
     outputs_checkpoint,
+    own_id,
+    parted,
+    told_apart,
 )
 from treadle.service.ids import one_id
+from treadle.service.lifetime import lifetime_s
 from treadle.service.requests import request_of
 from treadle.service.threads import append
 from treadle.service.workflows import is_workflow_id
@@ -57,6 +61,8 @@ from treadle.text import clean
 if TYPE_CHECKING:
     from treadle.graph.trace import Trace
     from treadle.service import Treadle
+
+logger = logging.getLogger("treadle.service")
 
 _NOTHING = RunOverrides()
 UNAVAILABLE = "TR301"
@@ -182,7 +188,7 @@ class Runs:
             await treadle.store.asked(treadle.tenant, request)
         graph, text = self.graph_of(agent)
         now = treadle.clock.now_ms()
-        lifetime_s = _lifetime_s(given.ttl if given.ttl is not None else treadle.project.defaults.run_ttl)
+        expires_s = lifetime_s(given.ttl if given.ttl is not None else treadle.project.defaults.run_ttl)
         on_busy = given.on_busy or treadle.project.defaults.on_busy
         thread = (
             None
@@ -209,7 +215,7 @@ class Runs:
             overrides=overrides,
             metadata=dict(given.metadata),
             created_ms=now,
-            expires_ms=now + int(lifetime_s * 1000) if lifetime_s else None,
+            expires_ms=now + int(expires_s * 1000) if expires_s else None,
             first_seq=len(given.messages) + 1 if thread is not None else 0,
         )
         prepared: Prepared | ConfigurationError | None = known
@@ -371,7 +377,7 @@ class Runs:
 
     def followed(self, run: Run) -> Follower:
         """Follow a run of this process from now on, before its next step begins; whoever asked hands it to `follow`."""
-        return self._treadle.stream.follow(run.id)
+        return self._treadle.stream.follow(run.id, family=is_workflow_id(run.agent_id))
 
     def leave(self, run: Run, follower: Follower) -> None:
         """Stop following; doing so twice is doing so once."""
@@ -506,7 +512,7 @@ class Runs:
                 }
             step = steps[id_].get(pending.path)
             told.append(pending.model_copy(update={"asks": step.question if step is not None else None}))
-        return tuple(told)
+        return told_apart(told)
 
     async def _call(self, run: Run, pending: PendingCall) -> ToolCall:
         call = (await self._row(run, pending.reply_seq)).tool_calls[pending.call_index]
@@ -655,16 +661,25 @@ class Runs:
 
     async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]], key: str | None) -> Run:
         run = await self.get(run_id)
-        owners = dict.fromkeys(p.run_id for p in run.pending if p.run_id and p.action == "output")
-        if owners:
-            return await self._submit_to(run, [id_ for id_ in owners if id_], outputs, key)
         asked = {"run": run.id, "outputs": outputs}
-        request = request_of(key, "outputs", asked, now_ms=self._treadle.clock.now_ms())
+        request = request_of(
+            key, "outputs", asked, now_ms=self._treadle.clock.now_ms(), object_id=run.id
+        )
         if request is not None:
             await self._treadle.store.asked(run.tenant, request)
-        texts = match_outputs(run, outputs)
+        if any(p.run_id and p.action == "output" for p in run.pending):
+            return await self._submit_to(run, outputs, request)
         prepared = await self.prepare(run)
-        checkpoint = outputs_checkpoint(
+        checkpoint = await self._outputs(run, outputs, prepared)
+        try:
+            return await self._answer(checkpoint._replace(request=request), prepared)
+        except LeaseLost:
+            match_outputs(await self.get(run_id), outputs)
+            raise
+
+    async def _outputs(self, run: Run, outputs: Sequence[Mapping[str, Any]], prepared: Prepared) -> Checkpoint:
+        texts = match_outputs(run, outputs)
+        return outputs_checkpoint(
             run,
             texts,
             steps={s.path: s for s in await self._treadle.store.steps(run.tenant, run.id)},
@@ -672,35 +687,20 @@ class Runs:
             tools=prepared.agent.tools,
             now_ms=self._treadle.clock.now_ms(),
         )
-        try:
-            return await self._answer(checkpoint._replace(request=request), prepared)
-        except LeaseLost:
-            match_outputs(await self.get(run_id), outputs)
-            raise
 
     async def _submit_to(
-        self, run: Run, owners: Sequence[str], outputs: Sequence[Mapping[str, Any]], key: str | None
+        self, run: Run, outputs: Sequence[Mapping[str, Any]], request: Request | None
     ) -> Run:
-        """Hand the outputs of calls to the child runs that made them; each gets all of its own at once."""
-        calls = {p.call.id: p.run_id for p in run.pending if p.call is not None and p.action == "output"}
-        unknown = [o.get("tool_call_id") for o in outputs if o.get("tool_call_id") not in calls]
-        if unknown:
-            raise ToolOutputsError(
-                f"Expected tool outputs for call_ids {list(calls)}, got {unknown}",
-                status=run.status,
-                event="submit",
-                hint="give the outputs of all calls of a run at once",
-            )
-        parts = {
-            owner: [o for o in outputs if calls[cast("str", o["tool_call_id"])] == owner] for owner in owners
-        }
-        for owner, part in parts.items():
-            if part:
-                # Before anything is written: a part that does not fit must not leave the others half done.
-                match_outputs(await self.get(owner), part)
-        for owner, part in parts.items():
-            if part:
-                await self._submit(owner, part, None if key is None else f"{key} {owner}")
+        """Hand the outputs of calls to the child runs that made them, in one transaction; each gets all of its own."""
+        made: list[Checkpoint] = []
+        for owner, part in parted(run, outputs).items():
+            child = await self.get(owner)
+            made.append(await self._outputs(child, part, await self.prepare(child)))
+        try:
+            await self._answer(made[0]._replace(request=request), more=made[1:])
+        except LeaseLost:
+            parted(await self.get(run.id), outputs)
+            raise
         return await self.get(run.id)
 
     async def _last_seq(self, run: Run) -> int:
@@ -708,19 +708,34 @@ class Runs:
         return last[0].seq
 
     async def _answer(
-        self, checkpoint: Checkpoint, prepared: Prepared | None = None, *, claim: bool = True
+        self,
+        checkpoint: Checkpoint,
+        prepared: Prepared | None = None,
+        *,
+        claim: bool = True,
+        more: Sequence[Checkpoint] = (),
     ) -> Run:
         """Write an answer; with the last one that a run waits for it, or the run whose child it is, is claimed and walked on.
+
+        Shapes: `more` are the answers to other child runs of the same run, written with it.
+        Where the run cannot be walked here the answer is kept all the same: it is queued for whoever can.
 
         Errors: LeaseLost when the run does not wait any more as it did.
         """
         treadle = self._treadle
         above = await self._above(checkpoint.run)
+        if claim and checkpoint.status == "queued" and (above or prepared is None):
+            prepared = await self._prepared_here(above[-1] if above else checkpoint.run)
+            claim = prepared is not None
         if checkpoint.status == "queued" and claim and not above:
             checkpoint = checkpoint._replace(claim_by=treadle.executor.lease.walker)
-        checkpoint = checkpoint._replace(
-            also=_risen(checkpoint, above, treadle.executor.lease.walker, claim=claim)
-        )
+        risen: dict[str, Checkpoint] = {}
+        for one, over in [(checkpoint, above), *[(c, await self._above(c.run)) for c in more]]:
+            for rises in _risen(one, over, treadle.executor.lease.walker, claim=claim):
+                # The run that has no other above it comes last.
+                before = risen.pop(rises.run.id, rises)
+                risen[rises.run.id] = rises if rises.status == "queued" else before
+        checkpoint = checkpoint._replace(also=(*more, *risen.values()))
         root = above[-1] if above else checkpoint.run
         try:
             committed = await treadle.store.commit(checkpoint)
@@ -733,11 +748,18 @@ class Runs:
             treadle.stream.publish(one.run.id, one.events)
         run = committed.run
         if not above and run.status == "in_progress":
-            self.walk(run, prepared or await self.prepare(run))
+            self.walk(run, prepared)
         elif committed.also and committed.also[-1].run.status == "in_progress":
-            risen = committed.also[-1].run
-            self.walk(risen, await self.prepare(risen))
+            self.walk(committed.also[-1].run, prepared)
         return run
+
+    async def _prepared_here(self, run: Run) -> Prepared | None:
+        """Give what a run is walked with; None where something that it needs cannot be had here."""
+        try:
+            return await self.prepare(run)
+        except ConfigurationError as e:
+            logger.warning("run %s cannot be walked here: %s", run.id, e.message)
+            return None
 
     async def _above(self, run: Run) -> list[Run]:
         """Give the runs whose child a run is, the nearest first."""
@@ -837,10 +859,10 @@ class Runs:
                 value=json.loads(arguments) if arguments is not None else None,
             )  # fmt: skip
         pending = find_pending(run, call_id)
-        if pending.run_id is not None and pending.call is not None:
+        if pending.run_id is not None:
             await self._decide(
                 pending.run_id,
-                pending.call.id,
+                own_id(pending),
                 verdict,
                 by=by,
                 reason=reason,
@@ -849,10 +871,28 @@ class Runs:
             )
             return await self.get(run.id)
         prepared = await self.prepare(run)
+        decision = self._decision(
+            run, pending, verdict, prepared, by=by, reason=reason, arguments=arguments, digest=digest
+        )
+        decided = await self._write_decision(run, pending, decision, prepared)
+        return decided if decided.status == "in_progress" else await self._whole(decided)
+
+    def _decision(
+        self,
+        run: Run,
+        pending: PendingCall,
+        verdict: Literal["approve", "reject"],
+        prepared: Prepared,
+        *,
+        by: str,
+        reason: str | None = None,
+        arguments: str | None = None,
+        digest: str | None = None,
+    ) -> Decision:
         binds = pending.digest
         if verdict == "approve":
             binds = approved(run, pending, prepared.agent.tools, arguments=arguments, seen=digest)
-        decision = Decision(
+        return Decision(
             verdict=verdict,
             by=by,
             at_ms=self._treadle.clock.now_ms(),
@@ -860,8 +900,44 @@ class Runs:
             arguments=arguments,
             digest=binds,
         )
-        decided = await self._write_decision(run, pending, decision, prepared)
-        return decided if decided.status == "in_progress" else await self._whole(decided)
+
+    async def decide(self, run_id: str, verdicts: Mapping[str, bool], *, by: str = "") -> Run:
+        """Decide on all calls that wait for a person, of a run and of its child runs; then it goes on.
+
+        Shapes: `verdicts` says of each id whether the call may run.
+
+        Errors: NotFound; StateError where the run waits for no decision, or for other ones. Then nothing is stored.
+        """
+        run = await self.get(run_id)
+        if run.status != "requires_action":
+            raise StateError(f'Runs in status "{run.status}" do not accept tool approvals.', run=run)
+        waiting = [p for p in run.required_approvals if p.call is not None]
+        if len(verdicts) != len(waiting) or not all(any(is_named(p, id_) for p in waiting) for id_ in verdicts):
+            wanted = [p.call.id for p in waiting if p.call is not None]
+            raise StateError(f"Expected tool approvals for call_ids {wanted}, got {list(verdicts)}", run=run)
+        by_owner: dict[str, list[PendingCall]] = {}
+        for pending in waiting:
+            by_owner.setdefault(pending.run_id or run.id, []).append(pending)
+        said = {id(p): next(v for id_, v in verdicts.items() if is_named(p, id_)) for p in waiting}
+        for owner, calls in by_owner.items():
+            for pending in calls[:-1]:
+                verdict = "approve" if said[id(pending)] else "reject"
+                await self._decide(owner, own_id(pending), verdict, by=by, digest=pending.digest)
+        # The last decisions let the runs go on: they are written together.
+        last = [await self._last_decision(o, calls[-1], may=said[id(calls[-1])], by=by) for o, calls in by_owner.items()]
+        try:
+            decided = await self._answer(last[0], more=last[1:])
+        except LeaseLost:
+            raise _moved_on(await self.get(run.id), "decide") from None
+        return decided if decided.id == run.id and decided.status == "in_progress" else await self.get(run.id)
+
+    async def _last_decision(self, owner: str, seen: PendingCall, *, may: bool, by: str) -> Checkpoint:
+        run = await self.get(owner)
+        pending = find_pending(run, own_id(seen))
+        decision = self._decision(
+            run, pending, "approve" if may else "reject", await self.prepare(run), by=by, digest=seen.digest
+        )
+        return await self._deciding(run, pending, decision)
 
     async def decide_late(self, run: Run) -> Run:
         """Decide, as their rules say, the questions of a run that nobody answered in time; nobody walks it on here.
@@ -895,18 +971,19 @@ class Runs:
         *,
         claim: bool = True,
     ) -> Run:
+        checkpoint = await self._deciding(run, pending, decision)
+        try:
+            return await self._answer(checkpoint, prepared, claim=claim)
+        except LeaseLost:
+            raise _moved_on(await self.get(run.id), decision.verdict) from None
+
+    async def _deciding(self, run: Run, pending: PendingCall, decision: Decision) -> Checkpoint:
         steps = await self._treadle.store.steps(run.tenant, run.id)
         # Between the two readings somebody else may have decided.
         step = next((s for s in steps if s.path == pending.path and s.is_open), None)
         if step is None:
             raise _moved_on(await self.get(run.id), decision.verdict)
-        checkpoint = decision_checkpoint(
-            run, pending, decision, step=step, last_seq=await self._last_seq(run)
-        )
-        try:
-            return await self._answer(checkpoint, prepared, claim=claim)
-        except LeaseLost:
-            raise _moved_on(await self.get(run.id), decision.verdict) from None
+        return decision_checkpoint(run, pending, decision, step=step, last_seq=await self._last_seq(run))
 
     async def resume(self, run_id: str) -> Run:
         """Claim a run that was parked, or that a process which is gone has left, and walk it on from its last checkpoint.
@@ -1105,19 +1182,6 @@ def _not_resumable(run: Run) -> StateError:
         event="resume",
         run=run,
     )
-
-
-def _lifetime_s(ttl: str | None) -> float:
-    """Give how long a run may take, 0 for ever.
-
-    Errors: StateError.
-    """
-    if ttl is None or ttl == "0":
-        return 0.0
-    try:
-        return parse_duration(ttl)
-    except ValueError as e:
-        raise StateError(f"the run's ttl does not fit: {e}", hint="write 10m, 2h, or 0 for never") from e
 
 
 def _request(thread_id: str | None, agent: Agent, given: _Given, *, now_ms: int) -> Request | None:

@@ -23,6 +23,7 @@ from treadle.objects.run import Run, RunOverrides
 from treadle.objects.thread import Thread
 from treadle.objects.workflow import Pin, Workflow, WorkflowSpec
 from treadle.service.ids import one_id
+from treadle.service.lifetime import lifetime_s
 from treadle.service.threads import append
 from treadle.service.workflow_diff import diff, stranded
 from treadle.steps.child import further_thread
@@ -272,11 +273,13 @@ class Workflows:
         messages: Sequence[Mapping[str, Any]] = (),
         metadata: Mapping[str, Any] | None = None,
         limits: Budget | None = None,
+        ttl: str | None = None,
     ) -> Run:
         """Start a run of a workflow; it is accepted, claimed and durable when this returns.
 
         Shapes: `workflow` is a file, a name, an id, a stored workflow, a spec, or a graph built in Python. Without a thread a new one is made
-        in the same transaction. `messages` are appended to it before the run.
+        in the same transaction. `messages` are appended to it before the run. `limits` are what this run may use, below what the workflow allows.
+        Units: `ttl` is a duration such as 10m, counted from now; 0 means never, and without it the project's rule holds.
 
         Errors: those of `open` and `apply`; StateError for inputs that do not fit; ThreadBusy while another run is active;
         ConfigurationError where something that a node needs cannot be had here. Then nothing is stored.
@@ -285,6 +288,7 @@ class Workflows:
         found = await self._opened(workflow)
         graph = self.graph(found)
         now = treadle.clock.now_ms()
+        expires_s = lifetime_s(ttl if ttl is not None else treadle.project.defaults.run_ttl)
         new = None
         if thread is None:
             new = Thread(id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now)
@@ -300,6 +304,7 @@ class Workflows:
             overrides=RunOverrides(limits=limits) if limits is not None else RunOverrides(),
             metadata=dict(metadata or {}),
             created_ms=now,
+            expires_ms=now + int(expires_s * 1000) if expires_s else None,
             first_seq=len(messages) + 1 if new is not None else 0,
         )
         prepared = self.prepared(run, graph)
@@ -406,9 +411,7 @@ class Workflows:
         run = Run(
             **made, agent_id=workflow.id, agent_version=workflow.version, graph=graph.digest, inputs=inputs
         )
-        return Made(
-            (Graph(graph.digest, graph.text), *records, run), run, self.prepared(run, graph), message
-        )
+        return Made((Graph(graph.digest, graph.text), *records, run), run, self.prepared(run, graph), message)
 
     async def _thread(
         self, treadle: Treadle, parent: Run, request: ChildRequest, at: str, now: int
