@@ -787,7 +787,7 @@ class Runs:
         answered at the run itself, too.
 
         Errors: NotFound for a node that asks nothing; StateError where no question waits, several do and none is named, the
-        answer does not fit, or somebody else was first. Then nothing is stored.
+        answer does not fit or comes too late, or somebody else was first. Then nothing is stored.
         """
         run = await self.get(run_id)
         pending = find_question(run, node)
@@ -798,6 +798,15 @@ class Runs:
         step = next((s for s in steps if s.path == pending.path and s.is_open), None)
         if step is None or step.question is None or step.edge == "answered":
             raise _moved_on(await self.get(run.id), "answer")
+        until_ms = step.question.until_ms
+        if until_ms is not None and until_ms <= self._treadle.clock.now_ms():
+            raise StateError(
+                f"the question of '{step.path}' does not stand any more: nobody answered in time",
+                status=run.status,
+                event="answer",
+                hint="the run goes on as the node says as soon as somebody walks it",
+                run=run,
+            )
         given = fit(
             step.question,
             decision=decision,
