@@ -5,6 +5,7 @@ Rules
 1. Committed events have a number; deltas have none. Nothing is published before it is committed, but deltas.
 2. A follower is never waited for: one that does not read in time is cut off, and told where to go on.
 3. A follower gets the deltas of the steps whose beginning it was told, so that what it has of a text is whole.
+4. A follower of a family follows each run within its run from before that one's first step.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ SPACED_S = 0.0005
 class Follower:
     """One reader of one run."""
 
-    def __init__(self) -> None:
-        """Start with nothing to read."""
+    def __init__(self, *, family: bool = False) -> None:
+        """Start with nothing to read; of a `family` the followers of runs within are `within`, by the run's id."""
+        self.within: dict[str, Follower] | None = {} if family else None
         self._waiting: deque[Event | None] = deque()
         self._news = asyncio.Event()
         self._begun: set[str] = set()
@@ -79,9 +81,9 @@ class Stream:
         self.looks = 0
         """How often the store was looked at anew; whoever reads it notes this before."""
 
-    def follow(self, run_id: str) -> Follower:
-        """Follow a run from now on."""
-        follower = Follower()
+    def follow(self, run_id: str, *, family: bool = False) -> Follower:
+        """Follow a run from now on, and with its `family` the runs that begin within it, too."""
+        follower = Follower(family=family)
         self._followers.setdefault(run_id, []).append(follower)
         return follower
 
@@ -92,6 +94,8 @@ class Stream:
             followers.remove(follower)
         if not followers:
             self._followers.pop(run_id, None)
+        for child_id, within in (follower.within or {}).items():
+            self.leave(child_id, within)
 
     def is_followed(self, run_id: str) -> bool:
         """Tell whether anybody follows a run: otherwise its deltas need not be made."""
@@ -102,6 +106,9 @@ class Stream:
         for follower in self._followers.get(run_id, ()):
             for event in events:
                 follower.put(event, path=path)
+                if follower.within is not None and "child" in event.data:
+                    child_id = str(event.data["child"])
+                    follower.within[child_id] = self.follow(child_id, family=True)
 
     async def watched(self, follower: Follower, *, since: int) -> Event | None:
         """Wait for the next event of a run that nobody walks here; None says that others may have written of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,16 @@ def match_outputs(run: Run, outputs: Sequence[Mapping[str, Any]]) -> list[str]:
             hint="approve or reject first",
             run=run,
         )
+    wanted = [p.call.id for p in run.pending if p.call is not None]
+    if not wanted:
+        nodes = ", ".join(p.path for p in run.required_answers)
+        raise StateError(
+            f"run {run.id} waits for a person to answer {nodes}: no call of it takes tool outputs",
+            status=run.status,
+            event="submit_tool_outputs",
+            hint="answer it",
+            run=run,
+        )
     given: dict[str, str] = {}
     for output in outputs:
         id_, text = output.get("tool_call_id"), output.get("output")
@@ -54,7 +65,6 @@ def match_outputs(run: Run, outputs: Sequence[Mapping[str, Any]]) -> list[str]:
         if id_ in given:
             raise ToolOutputsError(f"the output of {id_} is given twice", status=run.status, event="submit")
         given[id_] = text
-    wanted = [p.call.id for p in run.pending if p.call is not None]
     if set(given) != set(wanted) or len(wanted) != len(given):
         raise ToolOutputsError(
             f"Expected tool outputs for call_ids {wanted}, got {list(given)}",
@@ -63,6 +73,60 @@ def match_outputs(run: Run, outputs: Sequence[Mapping[str, Any]]) -> list[str]:
             hint="give the outputs of all calls at once",
         )
     return [given[id_] for id_ in wanted]
+
+
+def told_apart(pending: Sequence[PendingCall]) -> tuple[PendingCall, ...]:
+    """Give what a run waits for with ids of which each is of one call: the calls of two child runs may have the same.
+
+    Shapes: such an id has the id of its run behind it.
+    """
+    counts = Counter(p.call.id for p in pending if p.call is not None)
+    told: list[PendingCall] = []
+    for one in pending:
+        call = one.call
+        if call is not None and counts[call.id] > 1:
+            one = one.model_copy(update={"call": call.model_copy(update={"id": _apart(one, call.id)})})  # noqa: PLW2901 - a copy
+        told.append(one)
+    return tuple(told)
+
+
+def own_id(pending: PendingCall) -> str:
+    """Give the id that a call has in the run that made it."""
+    assert pending.call is not None
+    return pending.call.id.removesuffix(f".{pending.run_id}")
+
+
+def is_named(pending: PendingCall, call_id: object) -> bool:
+    """Tell whether an id is that of a call, with its run's behind it or without."""
+    return pending.call is not None and call_id in (pending.call.id, _apart(pending, own_id(pending)))
+
+
+def _apart(pending: PendingCall, id_: str) -> str:
+    return f"{id_}.{pending.run_id}"
+
+
+def parted(run: Run, outputs: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Give the outputs that a run is given for calls of its child runs, by the id of the run that made the call.
+
+    Errors: ToolOutputsError for an id that is wrong, or where there is none.
+    """
+    waiting = [p for p in run.pending if p.call is not None and p.action == "output"]
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for output in outputs:
+        id_ = output.get("tool_call_id")
+        pending = next((p for p in waiting if is_named(p, id_)), None)
+        if pending is None or pending.run_id is None:
+            break
+        parts.setdefault(pending.run_id, []).append({**output, "tool_call_id": own_id(pending)})
+    if not parts or sum(map(len, parts.values())) != len(outputs):
+        wanted = [p.call.id for p in waiting if p.call is not None]
+        raise ToolOutputsError(
+            f"Expected tool outputs for call_ids {wanted}, got {[o.get('tool_call_id') for o in outputs]}",
+            status=run.status,
+            event="submit",
+            hint="give the outputs of all calls of a run at once",
+        )
+    return parts
 
 
 def outputs_checkpoint(
@@ -132,7 +196,7 @@ def find_pending(run: Run, call_id: str | None) -> PendingCall:
             run=run,
         )
     for pending in waiting:
-        if pending.call is not None and pending.call.id == call_id:
+        if is_named(pending, call_id):
             return pending
     raise NotFound("waiting call", call_id, hint=f"waiting: {', '.join(ids)}")
 

@@ -246,17 +246,21 @@ class Runs:
             treadle.keeper.take(run.id)
             raise
         except ThreadBusy:
-            active = await treadle.store.active_run(treadle.tenant, on)
-            raise ThreadBusy(
-                f"Thread {on} already has an active run {active}.",
-                hint="wait for it, or cancel it",
-                status="active",
-                event="run",
-            ) from None
+            raise await self.busy(on) from None
         self._graphs[agent.tenant, agent.id, agent.version] = (graph, ())
         if thread is not None and isinstance(prepared, Prepared):
             prepared = replace(prepared, rows=tuple(m for m in stored if isinstance(m, Message)))
         return cast("Run", stored[-1]), prepared
+
+    async def busy(self, thread_id: str) -> ThreadBusy:
+        """Give the error that says which run of a thread is active."""
+        active = await self._treadle.store.active_run(self._treadle.tenant, thread_id)
+        return ThreadBusy(
+            f"Thread {thread_id} already has an active run {active}.",
+            hint="wait for it, or cancel it",
+            status="active",
+            event="run",
+        )
 
     def graph_of(self, agent: Agent) -> tuple[StepGraph, tuple[Graph, ...]]:
         """Give an agent's step graph, and what of it the store may not have yet."""
@@ -662,9 +666,7 @@ class Runs:
     async def _submit(self, run_id: str, outputs: Sequence[Mapping[str, Any]], key: str | None) -> Run:
         run = await self.get(run_id)
         asked = {"run": run.id, "outputs": outputs}
-        request = request_of(
-            key, "outputs", asked, now_ms=self._treadle.clock.now_ms(), object_id=run.id
-        )
+        request = request_of(key, "outputs", asked, now_ms=self._treadle.clock.now_ms(), object_id=run.id)
         if request is not None:
             await self._treadle.store.asked(run.tenant, request)
         if any(p.run_id and p.action == "output" for p in run.pending):
@@ -677,7 +679,9 @@ class Runs:
             match_outputs(await self.get(run_id), outputs)
             raise
 
-    async def _outputs(self, run: Run, outputs: Sequence[Mapping[str, Any]], prepared: Prepared) -> Checkpoint:
+    async def _outputs(
+        self, run: Run, outputs: Sequence[Mapping[str, Any]], prepared: Prepared
+    ) -> Checkpoint:
         texts = match_outputs(run, outputs)
         return outputs_checkpoint(
             run,
@@ -921,7 +925,9 @@ class Runs:
         if run.status != "requires_action":
             raise StateError(f'Runs in status "{run.status}" do not accept tool approvals.', run=run)
         waiting = [p for p in run.required_approvals if p.call is not None]
-        if len(verdicts) != len(waiting) or not all(any(is_named(p, id_) for p in waiting) for id_ in verdicts):
+        if len(verdicts) != len(waiting) or not all(
+            any(is_named(p, id_) for p in waiting) for id_ in verdicts
+        ):
             wanted = [p.call.id for p in waiting if p.call is not None]
             raise StateError(f"Expected tool approvals for call_ids {wanted}, got {list(verdicts)}", run=run)
         by_owner: dict[str, list[PendingCall]] = {}
@@ -933,7 +939,10 @@ class Runs:
                 verdict = "approve" if said[id(pending)] else "reject"
                 await self._decide(owner, own_id(pending), verdict, by=by, digest=pending.digest)
         # The last decisions let the runs go on: they are written together.
-        last = [await self._last_decision(o, calls[-1], may=said[id(calls[-1])], by=by) for o, calls in by_owner.items()]
+        last = [
+            await self._last_decision(o, calls[-1], may=said[id(calls[-1])], by=by)
+            for o, calls in by_owner.items()
+        ]
         try:
             decided = await self._answer(last[0], more=last[1:])
         except LeaseLost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from treadle.definition.load import Document, Loaded, find_document, find_project, load, split_target
 from treadle.engine.child_runs import Made
@@ -13,7 +13,15 @@ from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs, narrowed
 from treadle.engine.scheduler import start
 from treadle.engine.workflow_plan import with_model
-from treadle.errors import ConfigurationError, Conflict, NotFound, StateError
+from treadle.errors import (
+    ConfigurationError,
+    Conflict,
+    NotFound,
+    Repeated,
+    StateError,
+    StoreError,
+    ThreadBusy,
+)
 from treadle.graph.compile import compile_workflow
 from treadle.graph.nodes import StepGraph
 from treadle.ids import derive
@@ -24,6 +32,7 @@ from treadle.objects.thread import Thread
 from treadle.objects.workflow import Pin, Workflow, WorkflowSpec
 from treadle.service.ids import one_id
 from treadle.service.lifetime import lifetime_s
+from treadle.service.requests import request_of
 from treadle.service.threads import append
 from treadle.service.workflow_diff import diff, stranded
 from treadle.steps.child import further_thread
@@ -274,11 +283,16 @@ class Workflows:
         metadata: Mapping[str, Any] | None = None,
         limits: Budget | None = None,
         ttl: str | None = None,
+        model: str | None = None,
+        on_busy: Literal["reject", "queue"] | None = None,
+        key: str | None = None,
+        new_thread: Mapping[str, Any] | None = None,
     ) -> Run:
         """Start a run of a workflow; it is accepted, claimed and durable when this returns.
 
         Shapes: `workflow` is a file, a name, an id, a stored workflow, a spec, or a graph built in Python. Without a thread a new one is made
         in the same transaction. `messages` are appended to it before the run. `limits` are what this run may use, below what the workflow allows.
+        `model` stands in the place of every model that it and its child runs name. `on_busy`, `key` and `new_thread` are as for `Runs.create`.
         Units: `ttl` is a duration such as 10m, counted from now; 0 means never, and without it the project's rule holds.
 
         Errors: those of `open` and `apply`; StateError for inputs that do not fit; ThreadBusy while another run is active;
@@ -286,12 +300,19 @@ class Workflows:
         """
         treadle = self._treadle
         found = await self._opened(workflow)
+        asked = {
+            "thread": thread, "workflow": found.id, "inputs": inputs, "messages": messages, "metadata": metadata, "ttl": ttl,
+            "model": model, "limits": limits, "on_busy": on_busy, "new_thread": new_thread,
+        }  # fmt: skip
+        request = request_of(key, "workflow_run", asked, now_ms=treadle.clock.now_ms())
         graph = self.graph(found)
         now = treadle.clock.now_ms()
         expires_s = lifetime_s(ttl if ttl is not None else treadle.project.defaults.run_ttl)
         new = None
         if thread is None:
-            new = Thread(id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now)
+            new = Thread(
+                id=treadle.ids.new("thread"), tenant=treadle.tenant, created_ms=now, **(new_thread or {})
+            )
         on = new.id if new is not None else cast("str", thread)
         run = Run(
             id=treadle.ids.new("run"),
@@ -301,7 +322,7 @@ class Workflows:
             agent_version=found.version,
             graph=graph.digest,
             inputs=check_inputs(found.spec.inputs, inputs or {}, of="the workflow"),
-            overrides=RunOverrides(limits=limits) if limits is not None else RunOverrides(),
+            overrides=RunOverrides(limits=limits, model=model),
             metadata=dict(metadata or {}),
             created_ms=now,
             expires_ms=now + int(expires_s * 1000) if expires_s else None,
@@ -317,7 +338,25 @@ class Workflows:
             *first,
             run,
         ]
-        stored = await append(treadle, on, *records, claim_by=treadle.executor.lease.walker)
+        try:
+            if request is not None:
+                await treadle.store.asked(treadle.tenant, request)
+            stored = await append(
+                treadle,
+                on,
+                *records,
+                claim_by=treadle.executor.lease.walker,
+                in_line=(on_busy or treadle.project.defaults.on_busy) == "queue",
+                request=request,
+            )
+        except Repeated as e:
+            return await treadle.runs.get(e.object_id)
+        except StoreError:
+            # It may have been accepted all the same: then it is this process's to walk.
+            treadle.keeper.take(run.id)
+            raise
+        except ThreadBusy:
+            raise await treadle.runs.busy(on) from None
         run = cast("Run", stored[-1])
         treadle.runs.walk(run, prepared)
         return run
