@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SHARED = "shared"
 """What nodes call the thread of the run itself."""
-_PAGE = 500
 
 
 class Rows(NamedTuple):
@@ -69,13 +68,12 @@ async def written(
 
 
 class _Reader:
-    """Reads journals and threads once each."""
+    """Reads each journal of the earlier runs once."""
 
     def __init__(self, treadle: Treadle, run: Run) -> None:
         self._treadle = treadle
         self._run = run
         self._journals: dict[str, list[Step]] = {}
-        self._threads: dict[str, dict[str, tuple[int, int]]] = {}
 
     async def _journal(self, run_id: str) -> list[Step]:
         if run_id not in self._journals:
@@ -117,32 +115,16 @@ class _Reader:
         if name == "fork":
             thread = await self._treadle.store.get(Thread, child.tenant, child.thread_id)
             return Rows(SHARED, None, thread.forked_at)
-        by_run = await self._rows(thread_named(self._run, name))
-        spans = [by_run[id_] for id_ in await self._tree(child) if id_ in by_run]
-        if has_message:
-            spans.append((child.first_seq - 1, child.first_seq - 1))
-        if not spans:
-            return None
-        return Rows(name, min(first for first, _ in spans), max(last for _, last in spans))
+        places = [place for place in await self._places(child) if place >= child.first_seq]
+        first = child.first_seq - has_message
+        return Rows(name, first, max(places, default=first)) if places or has_message else None
 
-    async def _tree(self, run: Run) -> list[str]:
-        found = [run.id]
-        for child in await self._treadle.store.children(run.tenant, run.id):
-            found += await self._tree(child)
+    async def _places(self, run: Run) -> list[int]:
+        """Give the places of rows that a run, and the runs within it, wrote in its thread, with the messages that those were given."""
+        steps = await self._treadle.store.steps(run.tenant, run.id)
+        found = [s.message_seq for s in steps if s.message_seq is not None]
+        if any(s.child is not None for s in steps):
+            for child in await self._treadle.store.children(run.tenant, run.id):
+                if child.thread_id == run.thread_id:
+                    found += [child.first_seq - 1, *await self._places(child)]
         return found
-
-    async def _rows(self, thread_id: str) -> dict[str, tuple[int, int]]:
-        """Give the first and the last row of each run that wrote in a thread."""
-        known = self._threads.get(thread_id)
-        if known is not None:
-            return known
-        spans: dict[str, tuple[int, int]] = {}
-        last = 0
-        while page := await self._treadle.store.rows(self._run.tenant, thread_id, after=last, limit=_PAGE):
-            for row in page:
-                if row.run_id is not None:
-                    first, _ = spans.get(row.run_id, (row.seq, row.seq))
-                    spans[row.run_id] = (first, row.seq)
-            last = page[-1].seq
-        self._threads[thread_id] = spans
-        return spans
