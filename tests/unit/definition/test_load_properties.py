@@ -51,6 +51,34 @@ x-free: [1, *p]
         "inputSchema: {properties: [{name: a, kind: string, default: b}]}\ntemplate: {format: jinja2}\ninstructions: '{{ a }}'\n"
         "tools: {f: {kind: function, parameters: {properties: {a: {kind: string}}}}, b: {kind: bing_search}}\n"
     ),
+    """\
+version: 1.0.0
+kind: workflow
+name: w
+inputs: {who: string, many: {type: array, items: {type: string}, default: [a]}}
+state: {n: {type: integer, default: 0}, seen: {type: array, default: [], reduce: append}}
+start: ask
+nodes:
+  ask: {type: prompt, model: offline, prompt: 'Hi {{ inputs.who }}', save: {seen: result.text}, retry: {max_attempts: 2}, next: go}
+  go: {type: switch, value: state.n, cases: {0: both, 1: end}, default: fail_it}
+  both: {type: parallel, branches: [one, two], join: each, wait_for: any}
+  one: {type: set, set: {seen: '{{ state.n + 1 }}'}, next: each}
+  two: {type: wait, for: 1s, next: each}
+  each: {type: map, over: inputs.many, as: x, node: {type: set, set: {seen: '{{ x }}'}}, collect: result.seen, next: rounds}
+  rounds:
+    type: loop
+    max_iterations: 3
+    until: state.n > 2
+    start: more
+    nodes: {more: {type: set, set: {n: '{{ state.n + loop.iteration }}'}, next: end}}
+    next: [{when: state.n > 5, to: person}, {to: say}]
+  person: {type: human, kind: choice, ask: Which?, choices: [a, b], timeout: 1h, on_timeout: say, save: {seen: result.choice}, next: say}
+  say: {type: message, text: 'Done {{ result_of.ask.text }}', on_error: [{on: [timeout], to: fail_it}], next: end}
+  fail_it: {type: fail, error: no, message: 'At {{ state.n }}'}
+outputs: {seen: state.seen}
+limits: {max_steps: 99}
+tests: [{name: t, inputs: {who: x}, mock: {nodes: {ask: {text: y}}}, expect: {path_contains: [ask]}}]
+""",
     (
         "kind: Prompt\nname: p\nmodel: {id: =Env.M}\noutputSchema: {properties: {a: {type: string, required: true}}}\n"
         "tools: [{kind: function, name: f, parameters: [{name: a, kind: array, items: {kind: object, properties: {b: 1}}}]}]\n"
