@@ -100,6 +100,15 @@ def test_the_options_of_every_command_stand_before_or_after_its_name(
     assert "sqlite://:memory:" in out
 
 
+@pytest.mark.parametrize("name", ["answer", "cancel", "resume", "show", "submit", "tail"])
+def test_what_is_done_with_a_run_takes_the_options_of_every_command_after_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["runs", name, "run_1", "--store", str(tmp_path / "one.db"), "--tenant", "acme"]) == 6
+    assert "run_1" in capsys.readouterr().err
+
+
 def test_an_option_after_the_command_wins_over_one_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -9,6 +9,7 @@ import click
 
 from treadle.cli import exit as codes
 from treadle.cli import questions, walk
+from treadle.cli.context import command
 from treadle.cli.opening import opened, walking
 from treadle.cli.output import can_ask, note
 from treadle.cli.owners import labels_of, live_of, owner_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from treadle.objects.run import PendingCall, Run
 
 
-@click.command(name="answer")
+@command(name="answer")
 @click.argument("run", metavar="RUN")
 @click.argument("node", required=False, metavar="[NODE]")
 @click.option("--approve", is_flag=True, help="Consent.")
