@@ -702,3 +702,74 @@ async def test_what_becomes_ready_after_a_crash_is_kept_all_the_same(flow, count
     await finished(it, again)
     assert counted.taken() == ["last"]
     assert await kept(it, again) == ["b#1"]
+
+
+# -- replay --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [LINE, FAN, ITEMS, ROUTED])
+async def test_a_run_that_is_replayed_has_the_same_trace_and_nothing_is_executed(flow, counted, text):
+    it = flow(text, *counted.tools("first", "second", "third", "last"))
+    run = await it.run(**({"word": "x"} if "word: {type" in text else {}))
+    counted.taken()
+    trace = await it.runs.replay(run.id)
+    assert counted.taken() == []
+    assert {s.path for s in trace.steps} == set(await it.steps(run))
+    assert len(await it.runs.list()) == 1
+
+
+async def test_a_run_of_an_agent_is_replayed_as_well(workshop):
+    scene, run, looked = await agents_run(workshop)
+    trace = await scene.runs.replay(run.id)
+    assert [s.path for s in trace.steps] == [s.path for s in await scene.runs.steps(run.id)]
+    assert len(looked) == 2
+    assert len(scene.requests) == 2
+
+
+def damage(path, was, is_):
+    """Change a result that is kept, which nothing else may do."""
+    with apsw.Connection(str(path)) as db:
+        guards = db.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'steps'"
+        )
+        guards = guards.fetchall()
+        for name, _ in guards:
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("UPDATE steps SET body = replace(body, ?, ?) WHERE body LIKE ?", (was, is_, f"%{was}%"))
+        assert db.changes() == 1
+        for _, sql in guards:
+            db.execute(sql)
+    db.close()
+
+
+async def test_a_replay_says_what_differs_first(flow, counted):
+    it = flow(ROUTED, *counted.tools("first", "second", "third"))
+    run = await it.run()
+    damage(it.workshop.path, "first(x)", "left")
+    with pytest.raises(StateError, match=r"left#1 would be executed|a#1: edge|a#1: writes"):
+        await it.runs.replay(run.id)
+
+
+async def test_only_a_run_that_came_to_its_end_is_replayed(flow):
+    it = flow("start: q\nnodes:\n  q: {type: human, kind: approval, ask: 'Fine?', next: end}\n")
+    run = await it.run()
+    with pytest.raises(StateError, match="requires_action"):
+        await it.runs.replay(run.id)
+
+
+async def test_a_run_that_failed_and_one_that_kept_steps_are_replayed(flow, counted, until):
+    moody = Moody()
+    text = """
+    start: a
+    nodes:
+      a: {type: tool, tool: first, with: {word: a}, next: b}
+      b: {type: tool, tool: moody, with: {word: b}, next: end}
+    """
+    it = flow(text, moody, *counted.tools("first"))
+    run = await it.run()
+    assert run.status == "failed"
+    await it.runs.replay(run.id)
+    moody.fails = False
+    again = await finished(it, await it.runs.rerun(run.id, from_="b"))
+    await it.runs.replay(again.id)
+    assert moody.calls == 2

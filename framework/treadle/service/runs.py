@@ -1067,6 +1067,7 @@ class Runs:
             try:
                 if run.walker is None:
                     await treadle.executor.finish_cancel(run)
+                    await self._rouse_above(run)
                     return run.model_copy(update={"status": "cancelling"})
                 is_left = False
                 if not treadle.executor.is_walking(run.id) and (left := await self._take_left(run)):
@@ -1079,6 +1080,31 @@ class Runs:
                 continue
             treadle.executor.cancel(run.id)
             return run
+
+    async def _rouse_above(self, run: Run) -> None:
+        """Let the runs go on that rest because of a child run, which has ended."""
+        treadle = self._treadle
+        above = await self._above(run)
+        if not above or any(is_terminal(one.status) or one.walker is not None for one in above):
+            return
+        now_ms = treadle.clock.now_ms()
+        moves = [
+            Checkpoint(
+                one, "queued", {"pending": (), "wake_ms": None}, now_ms=now_ms,
+                events=[Event(one.id, "thread.run.queued", one.id)],
+            )
+            for one in above
+            if one.status != "queued"
+        ]  # fmt: skip
+        if not moves:
+            return
+        try:
+            committed = await treadle.store.commit(moves[0]._replace(also=tuple(moves[1:])))
+        except LeaseLost:
+            return  # Whoever moved them on looks at the child as it is.
+        for one in (committed, *committed.also):
+            treadle.stream.publish(one.run.id, one.events)
+        treadle.keeper.take(above[-1].id)
 
     async def _ask_to_stop(self, run: Run) -> Run:
         treadle = self._treadle
@@ -1136,6 +1162,16 @@ class Runs:
         from treadle.service import again
 
         return await again.rerun(self._treadle, run, from_=from_, force=force, model=model)
+
+    async def replay(self, run: str) -> Trace:
+        """Walk a run once more with what its steps gave, in memory and executing nothing, and give the trace: it is the same.
+
+        Errors: StateError that says what differs first; for a run that neither completed nor failed; ConfigurationError where
+        something that the run needs cannot be had here.
+        """
+        from treadle.service.replay import replay
+
+        return await replay(self._treadle, run)
 
     async def update(self, run_id: str, *, metadata: Mapping[str, Any]) -> Run:
         """Replace a run's metadata.
