@@ -147,7 +147,7 @@ class WorkflowWalk:
             await self._executor.end_children(self.run, self.handle.orphans)
         if self._breached is not None:
             return await self._end("incomplete", reason=self._breached)
-        if state.failed is not None:
+        if state.failed is not None and not self._is_stopped_by_limit(state.failed):
             return await self._end("failed", error=error_of(state.failed))
         if state.is_finished:
             return await self._complete()
@@ -161,6 +161,11 @@ class WorkflowWalk:
             await self._take()
             return False
         return await self._rest()
+
+    def _is_stopped_by_limit(self, step: Step) -> bool:
+        """Tell whether a step failed because a limit of the run itself stopped a child run."""
+        error = step.last_error
+        return error is not None and error.code in ("budget", "timeout") and self.breach() is not None
 
     async def stop(self) -> None:
         """Stop what is under way; nothing of it is written."""
