@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -104,22 +105,46 @@ async def decide(
     """Decide on calls in turn; give the events of the run when it goes on.
 
     Shapes: without a decision a person is asked about each. None is given while a call still waits: it was left for
-    later, or was not meant.
+    later, or was not meant. A decision goes for all that wait, also where a workflow's run goes on after each of them.
 
     Errors: KeyboardInterrupt, Terminated; those of `runs.approve`, which a person who is asked is told instead.
     """
-    for pending in waiting:
+    for n, pending in enumerate(waiting, 1):
         if decided is not None:
             _, events = await carry_out(treadle, run, pending, decided)
-        else:
-            show([pending], labels=labels)
-            answered = await _ask_until_done(treadle, run, pending, signals=signals)
-            if answered is None:
-                return None
-            _, events = answered
+            if events is not None:
+                return _and_the_rest(treadle, run, events, waiting[n:], decided)
+            continue
+        show([pending], labels=labels)
+        answered = await _ask_until_done(treadle, run, pending, signals=signals)
+        if answered is None:
+            return None
+        _, events = answered
         if events is not None:
             return events
     return None
+
+
+async def _and_the_rest(
+    treadle: Treadle,
+    run: Run,
+    events: AsyncGenerator[Event],
+    rest: Sequence[PendingCall],
+    decided: Decided,
+) -> AsyncGenerator[Event]:
+    """Give the events of a run until it rests, and decide then on what else was meant and still waits."""
+    async with aclosing(events):
+        async for event in events:
+            yield event
+    for pending in rest:
+        now = await treadle.runs.get(run.id)
+        if all((p.run_id, p.path) != (pending.run_id, pending.path) for p in now.pending):
+            continue
+        _, more = await carry_out(treadle, run, pending, decided)
+        if more is not None:
+            async with aclosing(more):
+                async for event in more:
+                    yield event
 
 
 async def _ask_until_done(
@@ -211,17 +236,13 @@ async def carry_out(
         events = await questions.carry_out(treadle, run, pending, given)
         return await treadle.runs.get(run.id), events
     marks = await family.marks(treadle, run)
-    # Two runs within one may have calls of one id: each decides on its own.
-    owner = pending.run_id or run.id
     if decided.verdict == "approve":
         arguments, digest = decided.arguments, pending.digest
         after = await treadle.runs.approve(
-            owner, pending.call.id, arguments=arguments, by=who(), digest=digest
+            run.id, pending.call.id, arguments=arguments, by=who(), digest=digest
         )
     else:
-        after = await treadle.runs.reject(owner, pending.call.id, reason=decided.reason, by=who())
-    if owner != run.id:
-        after = await treadle.runs.get(run.id)
+        after = await treadle.runs.reject(run.id, pending.call.id, reason=decided.reason, by=who())
     if after.status == "requires_action":
         return after, None
     return after, family.follow(treadle, run, after=marks)

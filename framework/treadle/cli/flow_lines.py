@@ -22,11 +22,23 @@ _MIN_NOTE = 16
 
 
 def label_width(graph: StepGraph) -> int:
-    """Give the width of the column of step names for the graph of a workflow."""
-    widths = [
-        len(n.id.rpartition("/")[2]) + 2 * n.id.count("/") + (4 if "/" in n.id else 0) for n in graph.nodes
-    ]
-    return min(WIDEST, max([lines.LABELS, *widths])) + 1
+    """Give the width of the column of step names for the graph of a workflow, the steps of its agents included."""
+    bodies: dict[str, int] = {}
+    for node in graph.nodes:
+        bodies[node.within or ""] = bodies.get(node.within or "", 0) + 1
+    has_branches = any(node.params.get("type") == "parallel" for node in graph.nodes)
+    widest = lines.LABELS
+    for node in graph.nodes:
+        depth, around = int(has_branches), node.within
+        while around is not None:
+            depth += 1 if bodies[around] == 1 else 2
+            around = graph.node[around].within
+        name = len(node.id.rpartition("/")[2])
+        if bodies.get(node.within or "") == 1 and node.within is not None:
+            name = len(node.within.rpartition("/")[2]) + len(" round 9")
+        inner = len("append message") + 2 if node.kind == "child_run" else 0
+        widest = max(widest, 2 * depth + max(name, inner))
+    return min(WIDEST, widest) + 1
 
 
 def step_line(
@@ -37,7 +49,8 @@ def step_line(
     Shapes: `indent` counts what is around it.
     """
     room = max(1, labels - 2 * indent)
-    head = f"  {'  ' * indent}{mark} {label:<{room}}{lines.duration(ms):>6}"
+    name = label if len(label) < room else f"{label} "
+    head = f"  {'  ' * indent}{mark} {name:<{room}}{lines.duration(ms):>6}"
     left = max(_MIN_NOTE, columns - len(head) - 3)
     return f"{head}   {lines.cut(note, left)}".rstrip()
 
@@ -79,6 +92,8 @@ def _said(step: Step) -> str | None:
         case "append_message":
             text = cast("Mapping[str, Any]", result).get("text") if isinstance(result, dict) else None
             return f'"{lines.one_line(str(text))}"' if text else None
+        case "child_run" if result == {}:
+            return None  # It is of a workflow without outputs.
         case _:
             return None if result is None else f"→ {lines.one_line(_json(_shown(result)))}"
 
@@ -121,7 +136,9 @@ def opened_text(step: Step, places: Places) -> str:
 
 
 def child_text(step: Step, places: Places) -> str:
-    """Name the agent or the workflow that a step runs."""
+    """Name the agent or the workflow that a step runs; nothing for any other step."""
+    if step.kind != "child_run":
+        return ""
     node = places.graph.node.get(step.node)
     params: Mapping[str, Any] = node.params if node is not None else {}
     what = params.get("agent") or params.get("workflow") or ""

@@ -61,7 +61,8 @@ def label_width(spec: AgentSpec | None = None) -> int:
 
 def step_line(mark: str, label: str, *, ms: int | None, note: str, labels: int, columns: int) -> str:
     """Give the line of a step: its mark, its name, its time, and what it did as far as there is room."""
-    head = f"  {mark} {label:<{labels}}{duration(ms):>6}"
+    name = label if len(label) < labels else f"{label} "
+    head = f"  {mark} {name:<{labels}}{duration(ms):>6}"
     room = max(_MIN_NOTE, columns - len(head) - 3)
     return f"{head}   {cut(note, room)}".rstrip()
 

@@ -78,7 +78,7 @@ class _Member:
             return _Scope(key, places.lane_label(name))
         step = self.by_path.get(name)
         if step is None:
-            return _Scope(key, name)
+            return _Scope(key, places.name_of(name))
         said = flow_lines.opened_text(step, places) if step.kind == "frame" else ""
         return _Scope(key, places.label(step), said or flow_lines.child_text(step, places))
 
@@ -102,6 +102,7 @@ class LiveTree:
         self._members: dict[str, _Member] = {}
         self._root: str | None = None
         self._open: tuple[_Scope, ...] = ()
+        self._entered: set[str] = set()
         self._speaker: str | None = None
         self._until_ms: int | None = None
 
@@ -224,7 +225,7 @@ class LiveTree:
         member = await self._member(event.run_id)
         path = event.object_id or ""
         if member.places is not None:
-            label = path.rpartition("#")[0].rpartition("/")[2] or path
+            label = member.places.name_of(path)
         else:
             label = str(event.data.get("tool") or str(event.data.get("kind", "")).replace("_", " "))
         self._moving.begin(_key(event), label)
@@ -305,7 +306,10 @@ class LiveTree:
             same += 1
         for depth in range(same, len(chain)):
             scope = chain[depth]
-            self._line(flow_lines.OPENED, scope.label, None, scope.note, depth)
+            # What others came in between of is only named again.
+            said = scope.note if scope.key not in self._entered else "…"
+            self._entered.add(scope.key)
+            self._line(flow_lines.OPENED, scope.label, None, said, depth)
         self._open = chain
 
     def _line(self, mark: str, label: str, ms: int | None, said: str, indent: int) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from treadle.objects.workflow import Workflow, WorkflowSpec
     from treadle.service import Treadle
 
-_OF_AGENTS = {"model": "-m", "system": "-s", "tools": "-T", "options": "--option"}
-"""What options change of an agent; a workflow has several, each with its own."""
+_OF_AGENTS = {"system": "-s", "tools": "-T", "options": "--option"}
+"""What options change of one agent; a workflow may have several, each with its own."""
 
 
 def run_workflow(
@@ -49,7 +49,8 @@ async def _run(
         workflow = await treadle.workflows.open(target)
         inputs = read_inputs(workflow.spec, [*wanted.inputs, *_said(workflow.spec, text, wanted, signals)])
         thread = await given_thread(treadle, wanted)
-        events = _events(treadle, workflow, inputs, thread)
+        fields = {"model": wanted.model or place.configuration.model, "on_busy": wanted.on_busy}
+        events = _events(treadle, workflow, inputs, thread, fields)
         hints = [
             f"Look again:  {place.command('runs show @last')}",
             f"Draw it:  {place.command('graph @last')}",
@@ -90,14 +91,18 @@ def _refusal(spec: WorkflowSpec, name: str | None) -> str:
 
 
 async def _events(
-    treadle: Treadle, workflow: Workflow, inputs: Mapping[str, Any], thread: str | None
+    treadle: Treadle,
+    workflow: Workflow,
+    inputs: Mapping[str, Any],
+    thread: str | None,
+    fields: Mapping[str, Any],
 ) -> AsyncGenerator[Event]:
     """Start a run and give its events, those of the runs within it among them.
 
     Errors: those of `workflows.start`; a thread that is busy says what to do about it.
     """
     try:
-        run = await treadle.workflows.start(workflow, inputs=inputs, thread=thread)
+        run = await treadle.workflows.start(workflow, inputs=inputs, thread=thread, **fields)
     except ThreadBusy as e:
         if thread is not None:
             await explain_busy(treadle, thread, e)

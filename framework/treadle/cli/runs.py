@@ -20,6 +20,7 @@ from treadle.cli.live_tree import LiveTree
 from treadle.cli.opening import Opened, opened, pairs, read_value, walking
 from treadle.cli.output import can_ask, complain, data, data_json, note, room, style, width
 from treadle.cli.owners import is_workflow, labels_of, live_of, owner_of
+from treadle.cli.runs_again import fork, rerun
 from treadle.cli.signals import Signals
 from treadle.errors import StreamCut
 
@@ -42,7 +43,7 @@ _LEFT = "walker gone"
 
 @click.group(cls=Group)
 def runs() -> None:
-    """List, show, tail, approve, answer, submit to, resume and cancel runs."""
+    """List, show, tail, approve, answer, submit to, resume, cancel, fork and rerun runs."""
 
 
 @runs.command(name="list")
@@ -216,7 +217,10 @@ async def _show_steps(treadle: Treadle, run: Run, *, labels: int) -> int:
     """Print a line for each step of the trace, what belongs together one level deeper; give how many steps there are."""
     trace = await treadle.runs.trace(run.id)
     all_places: dict[str, Places] = {}
-    for line in trace.tree():
+    listed = trace.tree()
+    if trace.graph.is_workflow:
+        labels = 1 + max([lines.LABELS, *(len(line.label) + 2 * line.indent for line in listed)])
+    for line in listed:
         step, of = line.step, line.trace or trace
         note, tokens = "", ""
         if step is not None:
@@ -586,3 +590,5 @@ def cancel(invocation: Invocation, *, run: str, as_json: bool) -> None:
 
 
 runs.add_command(answer)
+runs.add_command(fork)
+runs.add_command(rerun)

@@ -22,12 +22,13 @@ def counted(graph: StepGraph, steps: Sequence[Step]) -> int:
 def flow_edges(graph: StepGraph, steps: Mapping[str, Step]) -> Iterator[TraceEdge]:
     """Give the edges of a workflow's trace, from its steps by id in the order of the journal.
 
-    Invariant: an edge leads to the step that is taken now, from one that was taken before.
+    Invariant: an edge leads to the step that is taken now, from one that was taken before; those to the calls of functions
+    come last.
     """
     places = Places(graph)
     places.learn(steps.values())
     latest: dict[str, str] = {}
-    early: dict[str, list[str]] = {}
+    calls: list[tuple[str, str]] = []
     last = _LastSteps(places)
     for id_, step in steps.items():
         part = places.part(step)
@@ -38,16 +39,17 @@ def flow_edges(graph: StepGraph, steps: Mapping[str, Step]) -> Iterator[TraceEdg
             for path in last.take(frame) or [frame]:
                 if path in latest:
                     yield TraceEdge(latest[path], id_)
-        else:
-            if step.cause in latest:
-                yield TraceEdge(latest[step.cause], id_, _label(steps[latest[step.cause]]))
-            elif part == "call" and step.cause is not None:
-                early.setdefault(step.cause, []).append(id_)
-            for call in early.pop(step.path, ()):
-                yield TraceEdge(call, id_)
+        elif part == "call":
+            calls.append((step.path.rpartition("/")[0], id_))
+        elif step.cause in latest:
+            yield TraceEdge(latest[step.cause], id_, _label(steps[latest[step.cause]]))
         latest[step.path] = id_
         if part != "call":
             last.add(step)
+    # No edge leaves a call, so that these make no cycle, though the function may have its row after its calls.
+    for function, call in calls:
+        if function in latest:
+            yield TraceEdge(latest[function], call)
 
 
 def _label(step: Step) -> str | None:
@@ -94,6 +96,8 @@ class _Outline:
         self._closed: dict[str, Step] = {}
         self._at: dict[Place, list[Step]] = {}
         self._lanes: dict[Place, dict[str, None]] = {}
+        self._begun: dict[Place, dict[str, None]] = {}
+        """The functions that made calls and have no row yet: they wait, or are called again."""
         self._last: dict[str, Step] = {step.path: step for step in trace.steps}
         for step in trace.steps:
             self._take(step)
@@ -108,11 +112,17 @@ class _Outline:
             for depth, name in enumerate(place):
                 if name.endswith("]"):
                     self._lanes.setdefault(place[:depth], {})[name] = None
+                elif name not in self._last:
+                    self._begun.setdefault(place[:depth], {})[name] = None
 
     def lines(self, place: Place, indent: int) -> Iterator[TraceLine]:
         """Give what stands at a place: its steps with what is below each, or its items and rounds."""
         for step in self._at.get(place, ()):
             yield from self._step(step, place, indent)
+        for name in self._begun.get(place, ()):
+            below = list(self.lines((*place, name), indent + 1))
+            yield self._around(name, self._places.name_of(name), indent, below)
+            yield from below
         for lane in sorted(self._lanes.get(place, ()), key=_number):
             inner = (*place, lane)
             frame = self._last.get(place[-1]) if place else None
@@ -120,7 +130,7 @@ class _Outline:
                 yield from self.lines(inner, indent)
                 continue
             below = list(self.lines(inner, indent + 1))
-            yield self._lane(lane, indent, below)
+            yield self._around(lane, self._places.lane_label(lane), indent, below)
             yield from below
 
     def _step(self, step: Step, place: Place, indent: int) -> Iterator[TraceLine]:
@@ -151,10 +161,12 @@ class _Outline:
     def _is_going(self) -> bool:
         return self._trace.run.ended_ms is None
 
-    def _lane(self, lane: str, indent: int, below: Sequence[TraceLine]) -> TraceLine:
-        """Give the line of an item or a round, whose status is that of what is below it."""
+    def _around(self, name: str, label: str, indent: int, below: Sequence[TraceLine]) -> TraceLine:
+        """Give the line of an item, a round or a function without a row, whose status is that of what is below it."""
         found = {line.status for line in below}
         status: Status = below[-1].status if below else "completed"
+        if not name.endswith("]") and self._is_going:
+            status = "in_progress"
         if "waiting" in found:
             status = "waiting"
         elif "in_progress" in found:
@@ -162,8 +174,8 @@ class _Outline:
         return TraceLine(
             indent=indent,
             marker=MARKS[status],
-            label=self._places.lane_label(lane),
-            path=lane,
+            label=label,
+            path=name,
             attempt=1,
             status=status,
             trace=self._trace,

@@ -84,6 +84,14 @@ class Places:
         is_loop = known is not None and self._type(known.step.node) == "loop"
         return f"{name} round {number}" if is_loop else f"{name}[{number}]"
 
+    def name_of(self, path: str) -> str:
+        """Give what the step of a path is called that has no row yet."""
+        around = _lane(path)
+        node = self._kept.get(around.rpartition("[")[0])
+        if node is not None and self.is_single(node.step.node):
+            return self.lane_label(around)
+        return path.rpartition("#")[0].rpartition("/")[2]
+
     def target(self, step: Step) -> str | None:
         """Give the node that a step chose to go on to; None where it had no choice."""
         label = step.edge

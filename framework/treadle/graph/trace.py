@@ -5,7 +5,8 @@ Rules
 1. A step is one node for each attempt; its id is its path, with ``@n`` for the attempts after the first.
 2. An edge leads from each step to the steps that it made ready, and from each attempt to the next.
 3. A step whose cause belongs to a node that expands was made ready by all steps of that group: a join.
-4. Edges go forward in the journal only, whatever its rows say, so the trace has no cycle.
+4. Edges go forward in the journal only, whatever its rows say, so the trace has no cycle; but those to the calls that the
+   function of a node made, which lead on to nothing.
 5. The trace of a workflow has the traces of its child runs within it; the ids of their steps begin with the id of the
    step that waits for the run, and ``>``. A frame is closed by the last steps of its branches, items or rounds.
 """

@@ -31,11 +31,12 @@ _TO_ASCII = str.maketrans(
 
 
 class _Way(NamedTuple):
-    """An arrow out of a box: its label, where it goes, and whether it goes back."""
+    """An arrow out of a box: its label, where it goes, and whether it goes back or into what is within the box."""
 
     label: str
     target: int
     is_back: bool
+    is_inner: bool = False
 
 
 class _Visit(NamedTuple):
@@ -87,10 +88,10 @@ def _rows(drawing: Drawing) -> Iterator[_Row]:
     back = back_edges(len(place), ends)
     forward = [pair for i, pair in enumerate(ends) if i not in back]
     ways: list[list[_Way]] = [[] for _ in drawing.boxes]
-    for i, (arrow, (source, target)) in enumerate(zip(drawing.arrows, ends, strict=True)):
-        ways[source].append(_Way(arrow.label, target, i in back))
-    order = topological(len(place), forward)
     inner = {i for i, (s, t) in enumerate(ends) if drawing.boxes[t].within == drawing.boxes[s].id}
+    for i, (arrow, (source, target)) in enumerate(zip(drawing.arrows, ends, strict=True)):
+        ways[source].append(_Way(arrow.label, target, i in back, i in inner))
+    order = topological(len(place), forward)
     onwards = [pair for i, pair in enumerate(ends) if i not in back and i not in inner]
     meets = _meeting_places(len(place), onwards, order)
     written: set[int] = set()
@@ -121,7 +122,7 @@ def _path(
 def _next(visit: _Visit, ways: list[_Way], meet: int) -> Iterator[_Visit]:
     """List what is written below a box: its branches, then the box where they meet again."""
     below = visit.below
-    if len(ways) == 1 and not ways[0].is_back:
+    if len(ways) == 1 and not ways[0].is_back and not ways[0].is_inner:
         if ways[0].target != visit.stop:
             yield _Visit(ways[0].target, below, below, ways[0].label, visit.stop)
         elif ways[0].label:
