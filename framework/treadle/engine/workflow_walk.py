@@ -225,7 +225,8 @@ class WorkflowWalk:
                 await self._flush()
             if self.state.failed is not None or self.state.is_finished or self.handle.is_stopping:
                 break
-        return await self._launch(once) or folded
+        # What was folded meanwhile may have decided a join: what it leaves behind does not begin.
+        return await self._launch([one for one in once if self._is_there(one[0].path)]) or folded
 
     def _in_order(
         self, todo: list[tuple[Activation, Step | None]], now: int
