@@ -773,3 +773,17 @@ async def test_a_run_that_failed_and_one_that_kept_steps_are_replayed(flow, coun
     again = await finished(it, await it.runs.rerun(run.id, from_="b"))
     await it.runs.replay(again.id)
     assert moody.calls == 2
+
+
+async def test_a_branch_that_only_computes_may_decide_a_join_before_another_one_begins(flow, counted):
+    text = """
+    start: gather
+    nodes:
+      gather: {type: parallel, branches: [a, b], join: after, wait_for: any}
+      a: {type: tool, tool: first, with: {word: a}, next: after}
+      b: {type: message, text: 'Here.', next: after}
+      after: {type: tool, tool: last, with: {word: z}, next: end}
+    """
+    it = flow(text, *counted.tools("first", "last"), declared={"first": {"effect": "once"}})
+    await finished(it, await it.start())
+    assert counted.taken() == ["last"]
