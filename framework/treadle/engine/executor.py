@@ -25,6 +25,7 @@ from treadle.engine import scheduler
 from treadle.engine.activation import Activation, State
 from treadle.engine.child_runs import Children
 from treadle.engine.lease import Lease
+from treadle.engine.spending import plus
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
 from treadle.engine.workflow_end import end_workflow
@@ -366,18 +367,35 @@ class Executor:
         known = self._spent.pop(run.id, None)
         if known is not None:
             return known[0]
+        return (await self.spent(run))[0]
+
+    async def spent(self, run: Run) -> tuple[Used, int]:
+        """Give what the journal of a run says that it has used, and its tokens, those of its child runs included.
+
+        Invariant: what was known of a run that rested is forgotten; another process may walk it on.
+        """
+        self._spent.pop(run.id, None)
         steps = await self._store.steps(run.tenant, run.id)
         ended = [s for s in steps if not s.is_open]
+        usages = [s.usage for s in ended if s.usage is not None]
+        tokens = sum(u.total_tokens for u in usages)
         price = await self._price_of(run)
         cost = sum(s.used.cost_usd for s in ended if s.used is not None)
-        if price is not None and run.usage is not None:
-            cost += (run.usage.prompt_tokens * price.input + run.usage.completion_tokens * price.output) / 1e6
-        return Used(
+        if price is not None:
+            sent, written = sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
+            cost += (sent * price.input + written * price.output) / 1e6
+        total = Used(
             steps=sum(1 + (s.used.steps if s.used else 0) for s in ended),
             tool_calls=sum((s.kind == "tool_call") + (s.used.tool_calls if s.used else 0) for s in ended),
             model_calls=sum(s.used.model_calls if s.used else s.kind == "model_call" for s in ended),
             cost_usd=cost,
         )
+        for step in steps:
+            if step.is_open and step.child is not None:
+                child = await self._store.get(Run, run.tenant, step.child)
+                more, more_tokens = await self.spent(child)
+                total, tokens = plus(total, more), tokens + more_tokens
+        return total, tokens
 
     async def _price_of(self, run: Run) -> Price | None:
         try:
@@ -397,6 +415,7 @@ class Executor:
             if is_terminal(child.status) or (only is not None and child.id not in only):
                 continue
             await self._end_child(child)
+            self._spent.pop(child.id, None)
         if only is not None:
             only.clear()
 

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from treadle.engine.executor import Handle
 
 
-def used(state: State, children: Iterable[Handle]) -> tuple[Used, int]:
-    """Give what a run has used, child runs that are under way included, and its tokens."""
+def used(state: State, children: Iterable[Handle], held: Iterable[tuple[Used, int]] = ()) -> tuple[Used, int]:
+    """Give what a run has used, child runs that are under way or rest included, and its tokens.
+
+    Shapes: `held` is what those have used that rest.
+    """
     total = Used(
         steps=state.steps,
         tool_calls=state.tool_calls,
@@ -22,18 +25,20 @@ def used(state: State, children: Iterable[Handle]) -> tuple[Used, int]:
         cost_usd=state.cost_usd,
     )
     tokens = state.prompt_tokens + state.completion_tokens
-    for handle in children:
-        if handle.spent is None:
-            continue
-        more, more_tokens = handle.spent()
+    for more, more_tokens in (*(h.spent() for h in children if h.spent is not None), *held):
         tokens += more_tokens
-        total = Used(
-            steps=total.steps + more.steps,
-            tool_calls=total.tool_calls + more.tool_calls,
-            model_calls=total.model_calls + more.model_calls,
-            cost_usd=total.cost_usd + more.cost_usd,
-        )
+        total = plus(total, more)
     return total, tokens
+
+
+def plus(one: Used, other: Used) -> Used:
+    """Give what two runs have used together."""
+    return Used(
+        steps=one.steps + other.steps,
+        tool_calls=one.tool_calls + other.tool_calls,
+        model_calls=one.model_calls + other.model_calls,
+        cost_usd=one.cost_usd + other.cost_usd,
+    )
 
 
 def breach(limits: WorkflowLimits, spent: tuple[Used, int]) -> str | None:
@@ -51,6 +56,18 @@ def breach(limits: WorkflowLimits, spent: tuple[Used, int]) -> str | None:
     if limits.max_cost_usd is not None and total.cost_usd >= limits.max_cost_usd > 0:
         return "max_cost_usd"
     return None
+
+
+def exhausted(limits: WorkflowLimits, spent: tuple[Used, int]) -> str | None:
+    """Give the name of a limit that leaves nothing: a child run that was stopped was stopped by it."""
+    total, _ = spent
+    if total.steps >= limits.max_steps:
+        return "max_steps"
+    if total.tool_calls >= limits.max_tool_calls:
+        return "max_tool_calls"
+    if limits.max_model_calls is not None and total.model_calls >= limits.max_model_calls:
+        return "max_model_calls"
+    return breach(limits, spent)
 
 
 def left(limits: WorkflowLimits, spent: tuple[Used, int]) -> dict[str, Any]:

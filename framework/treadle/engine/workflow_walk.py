@@ -120,6 +120,7 @@ class WorkflowWalk:
         self.began = began
         self._flights: dict[str, _Flight] = {}
         self._resting: dict[str, Run] = {}
+        self._held: dict[str, tuple[Used, int]] = {}
         self._draft = _Draft()
         self._attempts: dict[str, int] = {}
         self._sight = Sight(prepared.graph)
@@ -147,13 +148,14 @@ class WorkflowWalk:
             await self._executor.end_children(self.run, self.handle.orphans)
         if self._breached is not None:
             return await self._end("incomplete", reason=self._breached)
-        if state.failed is not None and not self._is_stopped_by_limit(state.failed):
+        limit = None if state.failed is None else self._limit_behind(state.failed)
+        if state.failed is not None and limit is None:
             return await self._end("failed", error=error_of(state.failed))
-        if state.is_finished:
+        if state.is_finished and limit is None:
             return await self._complete()
-        if (breach := self.breach()) is not None:
-            status: RunStatus = "expired" if breach == "expires_at" else "incomplete"
-            return await self._end(status, reason=breach)
+        if (limit := limit or self.breach()) is not None:
+            status: RunStatus = "expired" if limit == "expires_at" else "incomplete"
+            return await self._end(status, reason=limit)
         if await self._start():
             return False
         await self._flush()
@@ -162,10 +164,11 @@ class WorkflowWalk:
             return False
         return await self._rest()
 
-    def _is_stopped_by_limit(self, step: Step) -> bool:
-        """Tell whether a step failed because a limit of the run itself stopped a child run."""
-        error = step.last_error
-        return error is not None and error.code in ("budget", "timeout") and self.breach() is not None
+    def _limit_behind(self, step: Step) -> str | None:
+        """Give the limit of the run itself that stopped a child run, so that a step failed; None for any other failure."""
+        if step.last_error is None or step.last_error.code not in ("budget", "timeout"):
+            return None
+        return self.breach() or spending.exhausted(self.plan.limits, self.spent())
 
     async def stop(self) -> None:
         """Stop what is under way; nothing of it is written."""
@@ -201,6 +204,9 @@ class WorkflowWalk:
             is_new = step is None and not activation.frame
             if is_new and node.max_visits is not None and activation.visit > node.max_visits:
                 self._breached = "max_visits"
+                return True
+            if step is None and (limit := self._beyond(node, [a for a, _, _ in once])) is not None:
+                self._breached = limit
                 return True
             if (kind.perform is not None or node.kind == "child_run") and not self._has_room(once):
                 continue
@@ -247,6 +253,25 @@ class WorkflowWalk:
             and (place := earlier.place(one[0].path)) is not None
         ]
         return [min(known, key=lambda k: k[0])[1]] if known else todo
+
+    def _beyond(self, node: Node, chosen: Sequence[Activation]) -> str | None:
+        """Give the name of the limit that one more step would break, what is under way counted as done."""
+        limits, state = self.plan.limits, self.state
+        steps, calls, asked = state.steps, state.tool_calls, state.model_calls
+        if self.handle.children or self._held:
+            total, _ = self.spent()
+            steps, calls, asked = total.steps, total.tool_calls, total.model_calls
+        if steps + len(self._flights) + len(chosen) >= limits.max_steps:
+            return "max_steps"
+        begun = [*(f.activation for f in self._flights.values()), *chosen]
+        if node.kind == "tool_call":
+            calls += sum(self.graph.node[a.node].kind == "tool_call" for a in begun)
+            return "max_tool_calls" if calls >= limits.max_tool_calls else None
+        most = limits.max_model_calls
+        if most is not None and (node.kind == "model_call" or node.params["type"] == "agent"):
+            asked += sum(self.graph.node[a.node].kind == "model_call" for a in begun)
+            return "max_model_calls" if asked >= most else None
+        return None
 
     def _goes_on(self, activation: Activation, step: Step, now: int) -> bool:
         """Tell whether an open step has what it waited for."""
@@ -579,6 +604,7 @@ class WorkflowWalk:
             self.handle.begun.discard(path)
         for activation, step in lost:
             self._resting.pop(activation.path, None)
+            self._held.pop(activation.path, None)
             if step.child is not None:
                 self.handle.orphans.append(step.child)
             note = "outcome unknown: it was under way" if step.edge == DISPATCHED else None
@@ -589,6 +615,7 @@ class WorkflowWalk:
                         "edge": None,
                         "ended_ms": self._clock.now_ms(),
                         "note": note,
+                        "used": used,
                     }
                 )
             )
@@ -772,6 +799,7 @@ class WorkflowWalk:
             activation, context, begun.started_ms, begun.n, task, child.id
         )
         self._resting.pop(activation.path, None)
+        self._held.pop(activation.path, None)
 
     async def _look_at_child(self, activation: Activation, step: Step) -> bool:
         """Go on with a child run as it is now; tell whether its step has ended."""
@@ -785,10 +813,10 @@ class WorkflowWalk:
             await self._conclude(activation, context, child, step)
             return True
         if child.status == "requires_action":
-            self._resting[activation.path] = child
+            await self._hold(activation.path, child)
             return False
         if child.status == "in_progress" and child.walker is None and (child.wake_ms or 0) > now:
-            self._resting[activation.path] = child
+            await self._hold(activation.path, child)
             return False
         if not self._has_room(()):
             return False
@@ -801,18 +829,25 @@ class WorkflowWalk:
 
     async def _child_ended(self, flight: _Flight, child: Run) -> None:
         path = flight.activation.path
-        self.handle.children.pop(child.id, None)
+        has_walked = self.handle.children.pop(child.id, None) is not None
         begun = self._begun(path)
         if begun is None:
             return
         if is_terminal(child.status):
             await self._conclude(flight.activation, flight.context, child, begun)
         else:
-            self._resting[path] = child
+            await self._hold(path, child, has_walked=has_walked)
+
+    async def _hold(self, path: str, child: Run, *, has_walked: bool = False) -> None:
+        """Remember a child run that rests, and what it has used."""
+        self._resting[path] = child
+        if has_walked or path not in self._held:
+            self._held[path] = await self._executor.spent(child)
 
     async def _conclude(self, activation: Activation, context: NodeContext, child: Run, begun: Step) -> None:
         """End the step of a child run that has ended."""
         self._resting.pop(activation.path, None)
+        self._held.pop(activation.path, None)
         messages, is_structured = await self._executor.children.said(child)
         used = await self._executor.used(child)
         context = context._replace(
@@ -838,7 +873,7 @@ class WorkflowWalk:
 
     def spent(self) -> tuple[Used, int]:
         """Give what the run has used so far, and its tokens."""
-        return spending.used(self.state, self.handle.children.values())
+        return spending.used(self.state, self.handle.children.values(), self._held.values())
 
     def _walked_s(self) -> float:
         return self.run.walked_ms / 1000 + self._clock.monotonic() - self.began
