@@ -153,6 +153,11 @@ def test_what_a_command_prints_is_read(main, arguments, read, tried, capsys) -> 
             "\n28 steps, 6 examples, 7 commits, 3 runs\n.\n1 failed, 1 passed, 1 warning in 5.59s\n",
             ("6 examples, 28 steps, 7 commits, 3 runs", 1),
         ),
+        (
+            guarantees.read_grown,
+            "\ngrown workflows: 3 runs, 2100 steps\n.\ngrown workflows: 7 deaths, 3 runs\nF  [100%]\n1 failed, 1 passed in 5.59s\n",
+            ("3 runs, 2 100 steps; 7 deaths, 3 runs", 1),
+        ),
         (guarantees.read_defects, "\ndefects 24, caught 23, not caught 1\n", ("24 defects, 23 caught", 1)),
         (
             guarantees.read_simulation,

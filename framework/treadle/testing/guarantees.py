@@ -148,6 +148,16 @@ def read_stateful(printed: str) -> Figure | None:
     return Figure(", ".join(said), int(ended[1] or 0)) if said else None
 
 
+def read_grown(printed: str) -> Figure | None:
+    """Read the counts of the workflows that are grown; a failing test is a violation."""
+    ended = _last(r"^(?:(\d+) failed, )?(?:(\d+) passed).* in ", printed)
+    lines = re.findall(r"^grown workflows: (.+)$", printed, re.MULTILINE)
+    if ended is None or not lines:
+        return None
+    said = "; ".join(re.sub(r"\d+", lambda number: _spaced(number[0]), line) for line in lines)
+    return Figure(said, int(ended[1] or 0))
+
+
 def read_defects(printed: str) -> Figure | None:
     """Read the last line of the seeded defects; one that nothing caught counts as a violation."""
     found = _last(r"^defects (\d+), caught (\d+), not caught (\d+)$", printed)
@@ -169,7 +179,8 @@ def read_timings(printed: str) -> Figure | None:
 _CRASH = ("-m", "treadle.testing.crash")
 _STORAGE = ("-m", "treadle.testing.storage")
 _SIMULATION = ("-m", "treadle.testing.simulation")
-_STATEFUL = ("-m", "pytest", "-q", "tests/stateful")
+_STATEFUL = ("-m", "pytest", "-q", "tests/stateful/test_machine.py")
+_GROWN = ("-m", "pytest", "-q", "tests/stateful/test_workflows.py")
 _DEFECTS = "tests/seeded_defects/run.py"
 _TIMINGS = "tests/benchmarks/recovery.py"
 
@@ -203,6 +214,11 @@ TIERS: Sequence[Tier] = (
         "stateful", "a model of what is stored", read_stateful,
         short=Command(_STATEFUL, {"TREADLE_STATEFUL_EXAMPLES": "40"}),
         long=Command((*_STATEFUL, "-o", "faulthandler_timeout=0"), {"TREADLE_STATEFUL_EXAMPLES": "2000"}),
+    ),
+    Tier(
+        "workflows", "workflows that are grown", read_grown,
+        short=Command(_GROWN, {"TREADLE_STATEFUL_EXAMPLES": "120"}),
+        long=Command((*_GROWN, "-o", "faulthandler_timeout=0"), {"TREADLE_STATEFUL_EXAMPLES": "2000"}),
     ),
     Tier("defects", "seeded defects", read_defects, long=Command((_DEFECTS,))),
     Tier("timings", "recovery, cancel and drain in time", read_timings, long=Command((_TIMINGS,))),

@@ -132,6 +132,8 @@ class _Walk:
 
     def _targets(self, step: Step) -> list[str]:
         """Give the nodes to which a step led."""
+        if step.node not in self.graph.node:
+            return []
         if step.status == "cancelled" or (
             step.status == "failed" and not (step.edge or "").startswith("error")
         ):
