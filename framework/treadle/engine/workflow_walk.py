@@ -58,6 +58,7 @@ from treadle.store.base import Checkpoint, Statement, Stored
 
 if TYPE_CHECKING:
     from treadle.engine.executor import Executor, Handle, Prepared
+    from treadle.graph.nodes import Node
 
 logger = logging.getLogger("treadle.engine")
 
