@@ -605,9 +605,11 @@ class WorkflowWalk:
             self.handle.begun.discard(path)
         for activation, step in lost:
             self._resting.pop(activation.path, None)
-            self._held.pop(activation.path, None)
+            used = self._held.pop(activation.path, (step.used, 0))[0]
             if step.child is not None:
                 self.handle.orphans.append(step.child)
+                handle = self.handle.children.pop(step.child, None)
+                used = handle.spent()[0] if handle is not None and handle.spent is not None else used
             note = "outcome unknown: it was under way" if step.edge == DISPATCHED else None
             self._fold(
                 step.model_copy(
