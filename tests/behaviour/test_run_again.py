@@ -787,3 +787,57 @@ async def test_a_branch_that_only_computes_may_decide_a_join_before_another_one_
     it = flow(text, *counted.tools("first", "last"), declared={"first": {"effect": "once"}})
     await finished(it, await it.start())
     assert counted.taken() == ["last"]
+
+
+async def test_a_run_that_is_under_way_is_forked_from_what_is_committed_and_both_go_on(flow, counted, until):
+    moody = Moody()
+    moody.fails = False
+    moody.go.clear()
+    text = """
+    start: a
+    nodes:
+      a: {type: tool, tool: first, with: {word: a}, next: b}
+      b: {type: tool, tool: second, with: {word: '{{ result_of.a }}'}, next: c}
+      c: {type: tool, tool: moody, with: {word: '{{ result_of.b }}'}, next: end}
+    outputs: {c: result_of.c}
+    """
+    it = flow(text, moody, *counted.tools("first", "second"))
+    run = await it.start()
+    await until(lambda: ended(it, run, "b#1"))
+    fork = await it.runs.fork(run.id, at="b", edit="mine")
+    moody.go.set()
+    assert (await finished(it, fork)).output == {"c": "moody(mine)"}
+    assert (await finished(it, run)).output == {"c": "moody(second(first(a)))"}
+    assert counted.taken() == ["first", "second"]
+
+
+async def test_a_child_run_is_forked_by_itself(flow):
+    it = flow(
+        TALK.replace("tool: first", "tool: last"), *Counted().tools("last"), script=["one", "two", "three"]
+    )
+    run = await it.run()
+    child = (await it.children(run))[1]
+    fork = await it.runs.wait((await it.runs.fork(child.id, at="model_call")).id)
+    assert (fork.status, fork.output, fork.parent_id) == ("completed", "three", None)
+    assert await texts(it, fork) == ["Hello", "One?", "one", "Two?", "three"]
+    assert await texts(it, run) == ["Hello", "One?", "one", "Two?", "two", "Bye"]
+
+
+async def test_without_the_earlier_run_nothing_is_executed_by_mistake(flow, counted, until):
+    moody = Moody()
+    moody.fails = False
+    text = LINE.replace("tool: third", "tool: moody")
+    declared = {"moody": {"effect": "once"}}
+    it = flow(text, moody, *counted.tools("first", "second"), declared=declared)
+    run = await it.run(word="x")
+    moody.go.clear()
+    again = await it.runs.rerun(run.id, from_="c")
+    await until(lambda: ended(it, again, "b#1"))
+    await it.die()
+    counted.taken()
+    treadle = await it.reborn()
+    await treadle.threads.delete(run.thread_id)
+    moody.go.set()
+    with pytest.raises(NotFound, match=run.id):
+        await treadle.runs.resume(again.id)
+    assert counted.taken() == []
