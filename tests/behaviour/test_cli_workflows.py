@@ -1,4 +1,4 @@
-"""Workflows on the command line: checked, drawn, and not run yet."""
+"""Workflows on the command line: checked and drawn; what runs of a file with agents and workflows."""
 
 from __future__ import annotations
 
@@ -83,11 +83,14 @@ def test_a_workflow_with_problems_is_told_and_not_drawn(folder: Path, capsys: Ca
     assert "TR103" in err
 
 
-def test_a_workflow_is_not_run_yet_and_that_is_said_by_its_name(folder: Path, capsys: Captured) -> None:
-    assert invoke(["run", "small.workflow.yaml", "hello"]) == 3
-    err = capsys.readouterr().err
-    assert "error[TR302]" in err
-    assert "declares the workflow 'small'; running workflows is not built yet" in err
+def test_a_workflow_whose_code_cannot_be_had_is_not_run(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKFLOW_MODEL", "offline")
+    assert invoke(["run", "small.workflow.yaml"]) == 3
+    assert "absent_module" in capsys.readouterr().err
+    assert invoke(["runs", "list", "--json"]) == 0
+    assert '"data": []' in capsys.readouterr().out
 
 
 def test_the_agent_of_a_file_with_workflows_is_run_by_its_name(
@@ -96,7 +99,7 @@ def test_the_agent_of_a_file_with_workflows_is_run_by_its_name(
     monkeypatch.setenv("TREADLE_STORE", f"sqlite:///{folder}/t.db")
     agent = "---\nversion: 1.0.0\nkind: agent\nname: helper\nmodel: offline\n"
     (folder / "small.workflow.yaml").write_text(SMALL + agent)
-    assert invoke(["run", "small.workflow.yaml", "hello"]) == 3
-    assert "small.workflow.yaml#helper" in capsys.readouterr().err
+    assert invoke(["run", "small.workflow.yaml", "hello"]) == 2
+    assert "the workflow takes no text" in capsys.readouterr().err
     assert invoke(["run", "small.workflow.yaml#helper", "hello"]) == 0
     assert (folder / "t.db").exists()

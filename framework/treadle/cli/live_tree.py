@@ -153,6 +153,8 @@ class LiveTree:
         run = (await self._member(run_id)).run
         name = lines.one_line(self._workflow.name or self._workflow.id)
         self.say(f"{run.thread_id}  {run.id}  workflow {name} version {run.agent_version}", "dim")
+        if run.in_line:
+            self.say("  in line: the thread is busy with another run", "yellow")
         self._moving.start(self._draw)
 
     async def _member(self, run_id: str) -> _Member:

@@ -6,6 +6,7 @@ first: the path of a frame (`gather#1`), of an item or a round of it (`each#1[0]
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,7 +48,13 @@ class Places:
     def of(self, path: str) -> Place:
         """Give the place of a step; the outermost one for a step that is not known."""
         known = self._kept.get(path)
-        return known.place if known is not None else self._around(path)
+        if known is None:
+            return self._guess(path)
+        if known.part == "call":
+            # Where its function stands is known for sure when that has a row.
+            owner = path.rpartition("/")[0]
+            return (*self.of(owner), owner)
+        return known.place
 
     def part(self, step: Step) -> Part:
         """Tell what a row is."""
@@ -135,8 +142,7 @@ class Places:
         if part in ("round", "closing"):
             return self.of(path.rpartition("/")[0])
         if part == "call":
-            owner = path.rpartition("/")[0]
-            return (*self.of(owner), owner)
+            return ()
         cause = self._kept.get(step.cause or "")
         lane = _lane(path)
         if cause is None or _lane(cause.step.path) != lane:
@@ -145,6 +151,31 @@ class Places:
             return (*cause.place, cause.step.path)
         return cause.place
 
+    def _guess(self, path: str) -> Place:
+        """Give the place of a step without a row, which is under way: below the branches that lead to it."""
+        place, lane = self._around(path), _lane(path)
+        node = _VISITS.sub("", path)
+        for known in self._kept.values():
+            frame = known.step
+            if known.part != "opening" or self._type(frame.node) != "parallel" or _lane(frame.path) != lane:
+                continue
+            is_closed = f"{frame.path}/end" in self._kept
+            if not is_closed and len(known.place) >= len(place) and self._leads(frame.node, node):
+                place = (*known.place, frame.path)
+        return place
+
+    def _leads(self, source: str, target: str) -> bool:
+        """Tell whether a way of the graph leads from a node to another one."""
+        seen, todo = {target}, [target]
+        while todo:
+            for edge in self.graph.in_edges.get(todo.pop(), ()):
+                if edge.source == source:
+                    return True
+                if edge.source not in seen:
+                    seen.add(edge.source)
+                    todo.append(edge.source)
+        return False
+
     def _around(self, path: str) -> Place:
         """Give the place of a first step: what its path alone says."""
         lane = _lane(path)
@@ -152,6 +183,9 @@ class Places:
             return ()
         frame = lane.rpartition("[")[0]
         return (*self.of(frame), frame, lane)
+
+
+_VISITS = re.compile(r"#\d+(\[\d+\])?")
 
 
 def _lane(path: str) -> str:

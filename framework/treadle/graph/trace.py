@@ -349,6 +349,8 @@ def _note(step: Step, asked: Sequence[str]) -> str | None:
     parts: list[str] = []
     if step.attempt > 1:
         parts.append(f"attempt {step.attempt}")
+    if step.kept:
+        parts.append("kept")
     if step.last_error is not None:
         parts.append(f"{step.last_error.code}: {step.last_error.message}")
     if step.note:
