@@ -217,7 +217,7 @@ def _steps_of_reply(
 def _message_creation(found: Run, step: Step, written: Step, row: Message, *, counts_usage: bool) -> Json:
     status = "failed" if written.last_error is not None else written.status
     details = {"type": "message_creation", "message_creation": {"message_id": row.id}}
-    return _run_step(
+    return run_step(
         found,
         step,
         details,
@@ -240,7 +240,7 @@ def _tool_calls(
         entry["function"]["output"] = result.text if result is not None else None
         entries.append(entry)
     status, ended = _status_of_calls(found, row, members)
-    return _run_step(
+    return run_step(
         found,
         step,
         {"type": "tool_calls", "tool_calls": entries},
@@ -264,7 +264,7 @@ def _status_of_calls(found: Run, row: Message, members: Sequence[Step]) -> tuple
     return "completed", ended
 
 
-def _run_step(
+def run_step(
     found: Run,
     step: Step,
     details: Json,
@@ -274,6 +274,8 @@ def _run_step(
     error: RunError | None,
     spent: Usage | None,
 ) -> Json:
+    """Give a run step with these details; its id is that of the step of the journal and of the details' type."""
+
     def at(wanted: str) -> int | None:
         return seconds(ended_ms) if status == wanted else None
 
@@ -319,7 +321,7 @@ def run_step_begun(
     details: Json = {"type": kind, "tool_calls": []}
     if kind == "message_creation":
         details = {"type": kind, kind: {"message_id": message_id}}
-    return _run_step(found, step, details, status="in_progress", ended_ms=None, error=None, spent=None)
+    return run_step(found, step, details, status="in_progress", ended_ms=None, error=None, spent=None)
 
 
 def message_cut(begun: Json, found: Run, text: str) -> Json:

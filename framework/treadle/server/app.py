@@ -21,6 +21,7 @@ from treadle.errors import StoreError
 from treadle.objects.agent import Agent
 from treadle.objects.project import ServeSpec
 from treadle.objects.run import Run
+from treadle.objects.workflow import Workflow
 from treadle.server import door, health, metrics, pages
 from treadle.server.admission import Admission
 from treadle.server.auth import OPEN, Auth, Principal, Tokens, refuse_open_bind
@@ -52,7 +53,7 @@ _EVENTS = b"text/event-stream; charset=utf-8"
 _NOBODY = Principal(OPEN, None)
 
 MOST_AGENTS = 10_000
-"""Versions of agents that are kept read: they never change."""
+"""Versions of agents, and of workflows, that are kept read: they never change."""
 
 
 class Server:
@@ -91,6 +92,7 @@ class Server:
         self.replays = Replays(treadle.clock, on_repeat=self.metrics.repeated)
         self.health = Health(treadle, draining=self.draining)
         self._agents: dict[tuple[str, str, int], Agent] = {}
+        self._workflows: dict[tuple[str, str, int], Workflow] = {}
 
     def _numbers(self) -> Numbers:
         return {
@@ -109,6 +111,19 @@ class Server:
                 self._agents.clear()
             self._agents[key] = agent
         return agent
+
+    async def workflow_of(self, run: Run) -> Workflow:
+        """Give the version of a workflow that a run is of."""
+        key = (run.tenant, run.agent_id, run.agent_version)
+        workflow = self._workflows.get(key)
+        if workflow is None:
+            workflow = await self.treadle.store.get(
+                Workflow, run.tenant, run.agent_id, version=run.agent_version
+            )
+            if len(self._workflows) >= MOST_AGENTS:
+                self._workflows.clear()
+            self._workflows[key] = workflow
+        return workflow
 
     async def still_opens(self, call: Call) -> bool:
         """Tell whether the key that opened a stream still opens it."""

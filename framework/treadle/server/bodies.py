@@ -311,6 +311,28 @@ class ToolApproval(Body):
     headers: dict[str, str] | None = None
 
 
+class AnswerCreate(Body):
+    """What a person answers to a question of a run."""
+
+    node: Annotated[Text, Field(max_length=512)] | None = None
+    decision: Literal["approve", "reject"] | None = None
+    choice: Text | None = None
+    value: Annotated[Any, AfterValidator(_deep)] = None
+    comment: Text | None = None
+    stream: bool | None = None
+
+
+class WorkflowRunCreate(Body):
+    """A run of a workflow."""
+
+    inputs: Free | None = Field(default=None, description="Values for the inputs that the workflow declares.")
+    thread_id: Id | None = None
+    messages: list[MessageCreate] | None = None
+    metadata: Metadata | None = None
+    model: ModelName | None = None
+    stream: bool | None = None
+
+
 class SubmitToolOutputs(Body):
     """What a run waits for."""
 

@@ -19,7 +19,7 @@ from treadle.objects.file import FilePurpose
 from treadle.server import bodies, files
 from treadle.server.problems import NOUNS
 from treadle.server.routes import ROUTES, Body, Route
-from treadle.server.runs import MOST_EVENTS
+from treadle.server.runs import PLACE as PLACE_OF_EVENT
 from treadle.server.schemas import ID_PATTERN, PLACE, SCHEMAS, Schema, nullable, ref, schema_name
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -39,6 +39,7 @@ TAGS: Mapping[str, str] = {
     "messages": "What was said in a thread.",
     "runs": "Assistants at work on a thread. A thread has one active run at a time.",
     "run_steps": "What a run did, step by step.",
+    "workflows": "Graphs of agents, tools and people. They are declared in files or in code, and run here like assistants.",
     "files": "Stored files.",
     "vector_stores": "Files that can be searched.",
 }
@@ -46,7 +47,18 @@ TAGS: Mapping[str, str] = {
 
 NOTES: Mapping[str, str] = {
     "runs_create": "A thread that has an active run already is refused with 400.",
-    "runs_submit": "All calls that wait are answered in one request; the run goes on at once.",
+    "runs_submit": (
+        "All calls that wait are answered in one request; the run goes on at once. A run of a workflow shows the calls of the runs "
+        "within it, and takes their outputs."
+    ),
+    "runs_answer": (
+        "The run shows its questions under `required_action.answer`. An approval takes a `decision`, a choice a `choice`, an input or "
+        "an edit a `value`. Other questions stay open."
+    ),
+    "workflows_create_run": (
+        "Without a thread a new one is made. Without `inputs` the last text of a user is the one text that the workflow requires, "
+        "where it requires just that. The same is done by a run on a thread whose `assistant_id` is the workflow's id or name."
+    ),
     "runs_cancel": "The answer shows the run as `cancelling`; it ends as `cancelled`.",
     "runs_events": (
         "Any number of readers follow a run, and a run that has ended is played from its beginning. Each committed "
@@ -108,20 +120,20 @@ HEADERS: Mapping[str, Schema] = {
 }
 """Headers that change what is done."""
 
-_MAY_WAIT = ("messages_create", "runs_create")
+_MAY_WAIT = ("messages_create", "runs_create", "workflows_create_run")
 
 _RESUME = (
     {
         "name": "after",
         "in": "query",
         "description": "The id of the last event that was read.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": MOST_EVENTS},
+        "schema": {"type": "string", "pattern": f"^{PLACE_OF_EVENT}$"},
     },
     {
         "name": "Last-Event-ID",
         "in": "header",
         "description": "The same, as browsers send it when they come back; it counts before `after`.",
-        "schema": {"type": "string", "pattern": f"^[0-9]{{0,{len(str(MOST_EVENTS))}}}$"},
+        "schema": {"type": "string", "pattern": f"^({PLACE_OF_EVENT})?$"},
     },
 )
 
@@ -169,7 +181,7 @@ WORDS: Mapping[str, str] = {
     "RunFields.instructions": "Told to the model in place of the assistant's instructions.",
     "RunFields.model": "The model, in place of the assistant's.",
     "RunFields.tools": "What the model may call, in place of the assistant's tools.",
-    "RunFields.assistant_id": "The assistant that works.",
+    "RunFields.assistant_id": "The assistant that works, or a workflow, which is run like one.",
     "additional_instructions": "Told to the model behind the instructions.",
     "additional_messages": "Messages that are added to the thread before the run begins.",
     "thread": "The thread to make.",
@@ -203,6 +215,14 @@ WORDS: Mapping[str, str] = {
     "JsonSchemaFormat.strict": "Whether the answer must fit.",
     "TruncationStrategy.type": "`auto` drops from the middle; `last_messages` keeps the end.",
     "TruncationStrategy.last_messages": "How many messages are kept.",
+    "AnswerCreate.node": "The node that asks, or the path of its step; it may be left out where one question waits.",
+    "AnswerCreate.decision": "What becomes of an approval.",
+    "AnswerCreate.choice": "One of the choices.",
+    "AnswerCreate.value": "What fits the form of the question.",
+    "AnswerCreate.comment": "A remark; it is kept with the answer.",
+    "WorkflowRunCreate.thread_id": "The thread to run on; a new one without it.",
+    "WorkflowRunCreate.messages": "Messages that are added to the thread before the run begins.",
+    "WorkflowRunCreate.model": "The model, in place of every one that the workflow and its agents name.",
     "tool_outputs": "Outputs of all calls that wait.",
     "tool_approvals": "Decisions on all calls that wait for one.",
     "tool_call_id": "The id of the call.",

@@ -19,6 +19,7 @@ from treadle.server import (
     runs,
     threads,
     vector_stores,
+    workflows,
 )
 from treadle.server.call import Handler
 
@@ -57,6 +58,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/threads/{thread_id}/runs", runs.create, "Run an assistant on a thread.", "run", bodies.RunCreate, query=("include",), streams="asked"),
     Route("GET", "/threads/{thread_id}/runs", runs.list_, "List the runs of a thread.", "list:run", query=PAGE),
     Route("POST", "/threads/{thread_id}/runs/{run_id}/submit_tool_outputs", runs.submit, "Give the outputs, or the approvals, that a run waits for.", "run", bodies.SubmitToolOutputs, streams="asked"),
+    Route("POST", "/threads/{thread_id}/runs/{run_id}/answers", runs.answer, "Answer a question that a run asks a person.", "run", bodies.AnswerCreate, streams="asked"),
     Route("POST", "/threads/{thread_id}/runs/{run_id}/cancel", runs.cancel, "Cancel a run.", "run"),
     Route("GET", "/threads/{thread_id}/runs/{run_id}/events", runs.events, "Follow the events of a run, from its beginning or after one of them.", "events", query=("after",), streams="always"),
     Route("GET", "/threads/{thread_id}/runs/{run_id}/steps", run_steps.list_, "List the steps of a run.", "list:run_step", query=(*PAGE, "include")),
@@ -74,6 +76,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/assistants/{assistant_id}", agents.get, "Get an assistant.", "assistant"),
     Route("POST", "/assistants/{assistant_id}", agents.update, "Change an assistant: what is left out stays.", "assistant", bodies.AgentUpdate),
     Route("DELETE", "/assistants/{assistant_id}", agents.delete, "Delete an assistant; its threads and runs stay.", "assistant_deleted"),
+    Route("GET", "/workflows", workflows.list_, "List the workflows.", "list:workflow", query=PAGE),
+    Route("GET", "/workflows/{workflow_id}", workflows.get, "Get a workflow, by its id or its name.", "workflow"),
+    Route("POST", "/workflows/{workflow_id}/runs", workflows.create_run, "Run a workflow.", "run", bodies.WorkflowRunCreate, streams="asked"),
     Route("POST", "/files", files.create, "Upload a file.", "file", multipart=True),
     Route("GET", "/files", files.list_, "List the files.", "list:file", query=("purpose", *PAGE)),
     Route("GET", "/files/{file_id}", files.get, "Get what is known of a file.", "file"),

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import Response
 
 from treadle import wire
-from treadle.errors import NotFound, StateError
+from treadle.errors import NotFound
 from treadle.objects.agent import Agent, ThreadSpec
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
+from treadle.objects.workflow import Workflow
 from treadle.server import bodies, sse
 from treadle.server.agents import checked_instructions, output_of, tools_of
-from treadle.server.call import Call, json_response, paged
+from treadle.server.call import Call, paged
 from treadle.server.messages import fields_of
 from treadle.server.problems import Problem
+from treadle.server.run_objects import run_json, run_response
+from treadle.server.workflow_lines import Place, place_of
+from treadle.server.workflows import start_like_an_assistant, target_of
+from treadle.service.workflows import DEPTH, is_workflow_id
 
-POLL_MS = 50
-"""What clients that poll are told to wait: this server is near."""
+MOST_DIGITS = 15
+"""The most digits that the number of an event can have."""
+PLACE = rf"[0-9]{{1,{MOST_DIGITS}}}(\.[0-9]{{1,{MOST_DIGITS}}}){{0,{DEPTH}}}"
+"""What the id of an event looks like: a number, and behind it those of the runs within that are under way then."""
 
-MOST_EVENTS = 10**15 - 1
-"""The greatest number that an event can have."""
+_PLACE = re.compile(rf"{PLACE}\Z", re.ASCII)
 
 _AS_GIVEN = (
     "model", "additional_instructions", "temperature", "top_p", "max_prompt_tokens", "max_completion_tokens",
@@ -30,54 +38,57 @@ _AS_GIVEN = (
 
 
 async def create(call: Call) -> Response:
-    """Run an assistant on a thread."""
+    """Run an assistant, or a workflow, on a thread."""
     body = call.body(bodies.RunCreate)
     thread_id = call.id("thread_id")
-    agent = await call.treadle.agents.get(body.assistant_id)
-    fields = _fields(call, body, agent)
-    fields["additional_messages"] = [fields_of(call, message) for message in body.additional_messages or ()]
-    await call.check_length(thread_id, more=len(fields["additional_messages"]))
-    with call.begins_run():
-        run = await call.treadle.runs.create(thread_id, agent=agent, **fields)
-    return await (sse.of_run(call, run) if body.stream else _answer(call, run))
+    target = await target_of(call, body.assistant_id)
+    messages = [fields_of(call, message) for message in body.additional_messages or ()]
+    if isinstance(target, Workflow):
+        run = await start_like_an_assistant(call, target, thread_id, body, messages=messages)
+    else:
+        fields = _fields(call, body, target)
+        fields["additional_messages"] = messages
+        await call.check_length(thread_id, more=len(messages))
+        with call.begins_run():
+            run = await call.treadle.runs.create(thread_id, agent=target, **fields)
+    return await (sse.of_run(call, run) if body.stream else run_response(call, run))
 
 
 async def create_with_thread(call: Call) -> Response:
-    """Make a thread and run an assistant on it."""
+    """Make a thread and run an assistant, or a workflow, on it."""
     body = call.body(bodies.ThreadRunCreate)
-    agent = await call.treadle.agents.get(body.assistant_id)
-    fields = _fields(call, body, agent)
+    target = await target_of(call, body.assistant_id)
     thread = body.thread or bodies.ThreadCreate()
-    fields["additional_messages"] = [fields_of(call, message) for message in thread.messages or ()]
-    fields["new_thread"] = {
-        "metadata": thread.metadata or {},
-        "tool_resources": thread.tool_resources or {},
-    }
-    with call.begins_run():
-        run = await call.treadle.runs.create(None, agent=agent, **fields)
-    return await (sse.of_run(call, run, with_thread=True) if body.stream else _answer(call, run))
+    messages = [fields_of(call, message) for message in thread.messages or ()]
+    new = {"metadata": thread.metadata or {}, "tool_resources": thread.tool_resources or {}}
+    if isinstance(target, Workflow):
+        run = await start_like_an_assistant(call, target, None, body, messages=messages, new_thread=new)
+    else:
+        fields = _fields(call, body, target)
+        fields |= {"additional_messages": messages, "new_thread": new}
+        with call.begins_run():
+            run = await call.treadle.runs.create(None, agent=target, **fields)
+    return await (sse.of_run(call, run, with_thread=True) if body.stream else run_response(call, run))
 
 
 async def list_(call: Call) -> wire.Json:
     """Give a page of a thread's runs."""
     thread_id = call.id("thread_id")
     page = call.page()
-    agents: dict[str, Agent] = {}
 
-    async def fetch(wanted: Any) -> list[Run]:
+    async def fetch(wanted: Any) -> list[wire.Json]:
         runs = await call.treadle.runs.list(thread_id, **wanted._asdict())
         for place, run in enumerate(runs):
-            agents[run.id] = await call.server.agent_of(run)
             if run.status == "requires_action":
                 runs[place] = await call.treadle.runs.get(run.id)
-        return runs
+        return [await run_json(call, run) for run in runs]
 
-    return await paged(page, fetch, lambda run: wire.run(run, agents[run.id]))
+    return await paged(page, fetch, lambda run: run)
 
 
 async def get(call: Call) -> Response:
     """Give a run."""
-    return await _answer(call, await found(call))
+    return await run_response(call, await found(call))
 
 
 async def update(call: Call) -> Response:
@@ -86,12 +97,12 @@ async def update(call: Call) -> Response:
     run = await found(call)
     if "metadata" in body.model_fields_set:
         run = await call.treadle.runs.update(run.id, metadata=body.metadata or {})
-    return await _answer(call, run)
+    return await run_response(call, run)
 
 
 async def cancel(call: Call) -> Response:
     """Ask for a run's end."""
-    return await _answer(call, await call.treadle.runs.cancel((await found(call)).id))
+    return await run_response(call, await call.treadle.runs.cancel((await found(call)).id))
 
 
 async def submit(call: Call) -> Response:
@@ -101,12 +112,41 @@ async def submit(call: Call) -> Response:
     if body.tool_outputs is None and body.tool_approvals is None:
         raise Problem(400, "Missing required parameter: 'tool_outputs'.", param="tool_outputs")
     outputs = [{"tool_call_id": o.tool_call_id, "output": o.output} for o in body.tool_outputs or ()]
-    after = await call.treadle.runs.event_before(run.id, outputs) if body.stream else 0
+    after = await _place_before(call, run, outputs) if body.stream else ()
     if body.tool_approvals is not None:
-        run = await _decide(call, run, body.tool_approvals)
+        verdicts = {approval.tool_call_id: approval.approve for approval in body.tool_approvals}
+        if len(verdicts) < len(body.tool_approvals):
+            raise Problem(
+                400, "Invalid 'tool_approvals': a call is decided on twice.", param="tool_approvals"
+            )
+        run = await call.treadle.runs.decide(run.id, verdicts, by=call.key_id)
     if body.tool_outputs is not None:
         run = await call.treadle.runs.submit_tool_outputs(run.id, outputs, key=call.key)
-    return await (sse.of_run(call, run, after=after) if body.stream else _answer(call, run))
+    return await (sse.of_run(call, run, after=after) if body.stream else run_response(call, run))
+
+
+async def answer(call: Call) -> Response:
+    """Answer a question that a run, or a run within it, asks a person."""
+    body = call.body(bodies.AnswerCreate)
+    run = await found(call)
+    after = await _place_before(call, run, ()) if body.stream else ()
+    run = await call.treadle.runs.answer(
+        run.id,
+        body.node,
+        decision=body.decision,
+        choice=body.choice,
+        value=body.value,
+        comment=body.comment,
+        by=call.key_id,
+    )
+    return await (sse.of_run(call, run, after=after) if body.stream else run_response(call, run))
+
+
+async def _place_before(call: Call, run: Run, outputs: Sequence[dict[str, Any]]) -> Place:
+    """Give the place behind which stands what an answer to a run leads to."""
+    if is_workflow_id(run.agent_id):
+        return await place_of(call.treadle, run)
+    return (await call.treadle.runs.event_before(run.id, outputs),)
 
 
 async def events(call: Call) -> Response:
@@ -114,16 +154,14 @@ async def events(call: Call) -> Response:
     run = await found(call)
     # A browser that comes back asks at its first address, and says in the header how far it has come since.
     given = (call.header("last-event-id"), call.asked("after"))
-    numbers = [_event_number(text) for text in given if text]
-    return await sse.of_run(call, run, after=numbers[0] if numbers else 0, until_rest=False)
+    places = [_place(text, run) for text in given if text]
+    return await sse.of_run(call, run, after=places[0] if places else (), until_rest=False)
 
 
-def _event_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_EVENTS))):
-        raise Problem(
-            400, f"Invalid 'after': expected the number of an event, got '{text[:50]}'.", param="after"
-        )
-    return int(text)
+def _place(text: str, run: Run) -> Place:
+    if not _PLACE.match(text) or ("." in text and not is_workflow_id(run.agent_id)):
+        raise Problem(400, f"Invalid 'after': expected the id of an event, got '{text[:50]}'.", param="after")
+    return tuple(map(int, text.split(".")))
 
 
 async def found(call: Call) -> Run:
@@ -135,33 +173,6 @@ async def found(call: Call) -> Run:
     run = await call.treadle.runs.get(run_id, output=False)
     if run.thread_id != call.id("thread_id"):
         raise NotFound("run", run_id)
-    return run
-
-
-async def _answer(call: Call, run: Run) -> Response:
-    headers = {"openai-poll-after-ms": str(POLL_MS)}
-    return json_response(wire.run(run, await call.server.agent_of(run)), headers=headers)
-
-
-async def _decide(call: Call, run: Run, given: list[bodies.ToolApproval]) -> Run:
-    """Write people's decisions on the calls of a run, all that it waits for at once.
-
-    Errors: StateError for a run that waits for none, or for other ones.
-    """
-    if run.status != "requires_action":
-        raise StateError(f'Runs in status "{run.status}" do not accept tool approvals.')
-    waiting = {p.call.id: p for p in run.required_approvals if p.call is not None}
-    named = [approval.tool_call_id for approval in given]
-    if sorted(named) != sorted(waiting):
-        raise StateError(f"Expected tool approvals for call_ids {list(waiting)}, got {named}")
-    for approval in given:
-        if approval.approve:
-            digest = waiting[approval.tool_call_id].digest
-            run = await call.treadle.runs.approve(
-                run.id, approval.tool_call_id, by=call.key_id, digest=digest
-            )
-        else:
-            run = await call.treadle.runs.reject(run.id, approval.tool_call_id, by=call.key_id)
     return run
 
 

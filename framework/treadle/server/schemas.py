@@ -272,8 +272,27 @@ _FUNCTION = closed(
     },
 )
 
+_QUESTION = closed(
+    "A question of a node of a workflow.",
+    {
+        "step": _text("The path of the step that asks: `node` of the answer."),
+        "run_id": nullable(_text("The run within that asks; null for the run itself.")),
+        "kind": _word(("approval", "choice", "input", "edit"), "What kind of answer it takes."),
+        "ask": _text("What is asked."),
+        "choices": _listed(_text("A choice."), "What can be chosen."),
+        "form": nullable(_open("The JSON Schema of the value.")),
+        "value": {"description": "What is approved or edited, any JSON."},
+        "assignees": _listed(_text("A person."), "Who is asked."),
+        "until": nullable(_at("Until when it can be answered; null for ever.")),
+    },
+    optional=("kind", "ask", "choices", "form", "value", "assignees"),
+)
+_ANSWER: Fields = {
+    "answer": closed("What people are asked.", {"questions": _listed(_QUESTION, "The questions.")})
+}
+
 REQUIRED_ACTION: Schema = _either(
-    "What the run waits for.",
+    "What the run waits for. `answer` stands beside the calls where a run of a workflow waits for people, too.",
     closed(
         "Outputs of functions, all of them in one request.",
         {
@@ -281,8 +300,11 @@ REQUIRED_ACTION: Schema = _either(
             "submit_tool_outputs": closed(
                 "The calls.", {"tool_calls": _listed(_FUNCTION, "In the model's order.")}
             ),
+            **_ANSWER,
         },
+        optional=("answer",),
     ),
+    closed("Answers of people.", {"type": _is("answer"), **_ANSWER}),
     closed(
         "Approvals.",
         {
@@ -290,7 +312,9 @@ REQUIRED_ACTION: Schema = _either(
             "submit_tool_approval": closed(
                 "The calls.", {"tool_calls": _listed(_FUNCTION, "In the model's order.")}
             ),
+            **_ANSWER,
         },
+        optional=("answer",),
     ),
 )
 
@@ -405,6 +429,17 @@ MESSAGE: Schema = _stored(
     },
 )
 
+_OF_WORKFLOWS: Fields = {
+    "workflow_id": _id("The workflow that the run is of; `assistant_id` says the same."),
+    "workflow": _text("The workflow's name."),
+    "version": _whole("The version of the workflow.", minimum=1),
+    "parent_run_id": nullable(_id("The run that it is within.")),
+    "resumes_at": nullable(_at("When it goes on; null where it waits for no time.")),
+    "inputs": _open("What it was given."),
+    "output": {"description": "What it gave, any JSON; null until it is completed."},
+}
+"""What only a run of a workflow has."""
+
 RUN: Schema = _stored(
     "thread.run",
     "An assistant at work on a thread.",
@@ -434,6 +469,21 @@ RUN: Schema = _stored(
         "tool_choice": TOOL_CHOICE,
         "parallel_tool_calls": _flag("Whether one reply may ask for several tools."),
         **_SAMPLING,
+        **_OF_WORKFLOWS,
+    },
+    optional=_OF_WORKFLOWS,
+)
+
+WORKFLOW: Schema = _stored(
+    "workflow",
+    "A graph of agents, tools and people.",
+    {
+        "name": _text("Its name."),
+        "version": _whole("How often it was changed.", minimum=1),
+        "description": nullable(_text("What it is for.")),
+        "inputs": _open("The JSON Schema of what a run of it is given."),
+        "outputs": _listed(_text("A name."), "The names of what a run of it gives."),
+        "metadata": METADATA,
     },
 )
 
@@ -712,7 +762,7 @@ def _event(names: Iterable[str], data: Schema) -> Schema:
     fields = {
         "event": _word(names, "What happened."),
         "data": data,
-        "id": _text("The number to go on after; committed events have one.", pattern="^[0-9]+$"),
+        "id": _text("The place to go on after; committed events have one.", pattern=r"^[0-9]+(\.[0-9]+)*$"),
     }
     return closed(data["description"], fields, optional=("id",))
 
@@ -738,6 +788,7 @@ _SINGLE: Mapping[str, Schema] = {
     "file": FILE,
     "vector_store": VECTOR_STORE,
     "vector_store_file": VECTOR_STORE_FILE,
+    "workflow": WORKFLOW,
 }
 """What is listed as well."""
 

@@ -3,7 +3,7 @@
 Rules
 
 1. An event is a line `event:`, a line `data:` of JSON, and an empty line, all ended by a single line feed; the last
-   line of a committed event comes with `id:`, the number to go on after.
+   line of a committed event comes with `id:`, the place to go on after.
 2. What keeps a silent connection open is a comment with one line feed and no empty line: readers take it for the
    beginning of the next event.
 3. A stream ends with `done`, or with `error` where the stream itself broke. A run that fails is no broken stream.
@@ -28,14 +28,14 @@ from treadle import wire
 from treadle.engine.stream import Follower
 from treadle.errors import StateError, TreadleError
 from treadle.lifecycle import is_terminal
-from treadle.objects.event import Event
 from treadle.objects.run import Run
+from treadle.server import workflow_lines
 from treadle.server.auth import refused
 from treadle.server.problems import problem_of
-from treadle.service.event_lines import EventLines
 
 if TYPE_CHECKING:
     from treadle.server.call import Call
+    from treadle.server.workflow_lines import Place, Told
 
 logger = logging.getLogger("treadle.server")
 
@@ -62,35 +62,34 @@ def broken(error: Exception) -> bytes:
 
 
 async def of_run(
-    call: Call, run: Run, *, after: int = 0, until_rest: bool = True, with_thread: bool = False
+    call: Call, run: Run, *, after: Place = (), until_rest: bool = True, with_thread: bool = False
 ) -> Response:
-    """Give a run's events after a number as an answer.
+    """Give a run's events after a place as an answer.
 
     Shapes: with `with_thread` the making of its thread, which was made for the run, comes first. Without `until_rest`
     a run that waits for its client goes on being followed.
     """
     # Hazard: the deltas of a step are told to those who followed when it began, so following begins at once.
     follower = call.treadle.runs.followed(run)
-    events = call.treadle.runs.follow(run.id, after=after, until_rest=until_rest, follower=follower)
-    told = _told(call, run, events, after, until_rest=until_rest, with_thread=with_thread)
+    events = workflow_lines.of_run(
+        call.treadle, call.server, run, after=after, until_rest=until_rest, follower=follower
+    )
+    told = _told(call, run, events, until_rest=until_rest, with_thread=with_thread)
     return EventStream(call, run, follower, told)
 
 
 async def _told(
-    call: Call, run: Run, events: AsyncGenerator[Event], after: int, *, until_rest: bool, with_thread: bool
+    call: Call, run: Run, events: AsyncGenerator[Told], *, until_rest: bool, with_thread: bool
 ) -> AsyncGenerator[bytes]:
     """Give the frames of a run's events, to the end of the stream."""
-    lines = EventLines(call.treadle, await call.server.agent_of(run))
     try:
-        await lines.skip(run.id, after)
         if with_thread:
             thread = await call.treadle.threads.get(run.thread_id)
             yield frame({"event": "thread.created", "data": wire.thread(thread)})
         async with aclosing(events):
             async for event in events:
-                told = [frame(line) for line in await lines.of(event)]
-                if told:
-                    yield b"".join(told)
+                if event.lines:
+                    yield b"".join([frame(line) for line in event.lines])
                 # Invariant: the stream is over here even if the outputs are there already: another one tells the rest.
                 if until_rest and event.name == "thread.run.requires_action":
                     yield DONE

@@ -925,9 +925,8 @@ class Runs:
         if run.status != "requires_action":
             raise StateError(f'Runs in status "{run.status}" do not accept tool approvals.', run=run)
         waiting = [p for p in run.required_approvals if p.call is not None]
-        if len(verdicts) != len(waiting) or not all(
-            any(is_named(p, id_) for p in waiting) for id_ in verdicts
-        ):
+        named = [[id_ for id_ in verdicts if is_named(p, id_)] for p in waiting]
+        if not named or not all(named) or {id_ for ids in named for id_ in ids} != set(verdicts):
             wanted = [p.call.id for p in waiting if p.call is not None]
             raise StateError(f"Expected tool approvals for call_ids {wanted}, got {list(verdicts)}", run=run)
         by_owner: dict[str, list[PendingCall]] = {}

@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 
 class Heard(NamedTuple):
-    """An event as a client got it; `data` is its JSON, or the text where it is none; `comments` stood before it."""
+    """An event as a client got it; `data` is its JSON, or the text where it is none; `comments` stood before it.
+
+    Shapes: `id` is a number, or numbers with points between them where a run tells of the runs within it.
+    """
 
     name: str
     data: Any
-    id: int | None = None
+    id: int | str | None = None
     comments: tuple[str, ...] = ()
 
     @property
@@ -51,7 +54,8 @@ def _read(block: str) -> Heard:
             found[field] = value.removeprefix(" ")
     if "event" not in found or "data" not in found:
         raise ValueError(f"the event lacks its name or its data: {block[:80]!r}")
-    id_ = int(found["id"]) if "id" in found else None
+    text = found.get("id")
+    id_ = int(text) if text is not None and "." not in text else text
     return Heard(found["event"], _json(found["data"]), id_, tuple(comments))
 
 
