@@ -349,6 +349,7 @@ class WorkflowWalk:
             n = places[activation.path]
             self.handle.begun.add(activation.path)
             if is_alone:
+                await self._flush()
                 effects = await self._perform(context, intent)
                 self.handle.begun.discard(activation.path)
                 await self._land(_Flight(activation, context, now, n), effects)
