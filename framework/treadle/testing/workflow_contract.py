@@ -220,6 +220,20 @@ class WorkflowContract:
         assert (await store.get(Run, TENANT, child.id)).pending == pending == done.run.pending
 
     @on_a_store
+    async def test_a_walker_that_died_is_known_for_as_long_as_it_holds_a_child(self, store: Store) -> None:
+        """The walk of the parent takes its children one after the other: until then they are the dead one's."""
+        run, child = await with_child(store)
+        (dead,) = await store.walkers()
+        assert await store.bury(dead)
+        await store.claim(TENANT, run.id, Walker("x"), now_ms=1)
+        await store.tidy(asked_before_ms=0, now_ms=1)
+        assert {w.id for w in await store.walkers()} == {dead.id, "x"}
+        claimed = await store.claim(TENANT, child.id, Walker("x"), now_ms=1, rev=child.rev)
+        assert claimed.run.walker == "x"
+        await store.tidy(asked_before_ms=0, now_ms=1)
+        assert [w.id for w in await store.walkers()] == ["x"]
+
+    @on_a_store
     async def test_children_are_given_in_the_order_they_were_made(self, store: Store) -> None:
         """Those that have ended among them, and nobody else's."""
         workflow, graph, thread, run = await a_parent(store)

@@ -367,6 +367,8 @@ UPDATE walkers SET dead = 1 WHERE id = ?;
 -- Dead walkers that no run names any more.
 DELETE FROM walkers WHERE dead AND id NOT IN (
   SELECT walker FROM runs WHERE parent IS NULL AND waits IS NULL
+  AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND walker IS NOT NULL
+  UNION ALL SELECT walker FROM runs WHERE parent IS NOT NULL
   AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND walker IS NOT NULL);
 
 -- name: list_walkers
