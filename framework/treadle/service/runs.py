@@ -726,13 +726,61 @@ class Runs:
 
         Errors: LeaseLost when the run does not wait any more as it did.
         """
-        treadle = self._treadle
         above = await self._above(checkpoint.run)
         if claim and checkpoint.status == "queued" and (above or prepared is None):
             prepared = await self._prepared_here(above[-1] if above else checkpoint.run)
             claim = prepared is not None
         if checkpoint.status == "queued" and claim and not above:
-            checkpoint = checkpoint._replace(claim_by=treadle.executor.lease.walker)
+            checkpoint = checkpoint._replace(claim_by=self._treadle.executor.lease.walker)
+        while True:
+            try:
+                run = await self._commit_answer(checkpoint, more, above, prepared, claim=claim)
+            except LeaseLost:
+                # It may be a run above that has moved, and not the one that is answered.
+                if not above or await self._has_moved(checkpoint, *more):
+                    raise
+                above = await self._above(checkpoint.run)
+                continue
+            break
+        if above:
+            for one in (checkpoint, *more):
+                await self._wake_above(one.run, prepared, claim=claim)
+        return run
+
+    async def _has_moved(self, *answers: Checkpoint) -> bool:
+        runs = [await self._treadle.store.get(Run, a.run.tenant, a.run.id) for a in answers]
+        return any(now.rev != a.run.rev for now, a in zip(runs, answers, strict=True))
+
+    async def _wake_above(self, run: Run, prepared: Prepared | None, *, claim: bool) -> None:
+        """Let the run above go on that came to rest while an answer to its child was written, and had not seen it."""
+        treadle = self._treadle
+        while True:
+            now = await treadle.store.get(Run, run.tenant, run.id)
+            above = await self._above(now)
+            if now.status != "queued" or above[0].status != "requires_action":
+                return
+            answered = Checkpoint(now, "queued", now_ms=treadle.clock.now_ms())
+            first, *rest = _risen(answered, above, treadle.executor.lease.walker, claim=claim)
+            try:
+                committed = await treadle.store.commit(first._replace(also=rest))
+            except LeaseLost:
+                continue  # Somebody else moved one of them: look again.
+            for one in (committed, *committed.also):
+                treadle.stream.publish(one.run.id, one.events)
+                if one.run.parent_id is None and one.run.status == "in_progress":
+                    self.walk(one.run, prepared)
+            return
+
+    async def _commit_answer(
+        self,
+        checkpoint: Checkpoint,
+        more: Sequence[Checkpoint],
+        above: Sequence[Run],
+        prepared: Prepared | None,
+        *,
+        claim: bool,
+    ) -> Run:
+        treadle = self._treadle
         risen: dict[str, Checkpoint] = {}
         for one, over in [(checkpoint, above), *[(c, await self._above(c.run)) for c in more]]:
             for rises in _risen(one, over, treadle.executor.lease.walker, claim=claim):
