@@ -46,6 +46,7 @@ g = Graph(
             "type": "function",
             "name": "status_page_post",
             "call": "ops_tools.status:post",
+            "pass": ["idempotency_key"],
             "approval": "never",
         },
     ],

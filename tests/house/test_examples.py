@@ -77,11 +77,12 @@ def transcript(folder: Path, place: Path) -> str:
 
 def normal(text: str) -> str:
     """Replace ids and times; a time keeps its column."""
-    text = re.sub(r"\b(thread|run|asst|msg|step)_[0-9A-Za-z]{24}\b", r"\1_…", text)
+    text = re.sub(r"\b(thread|run|asst|wf|msg|step)_[0-9A-Za-z]{24}\b", r"\1_…", text)
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "DATE TIME", text)
+    text = re.sub(r"\b(steps? ·|completed ·|passed in) (\d+ ms|\d+\.\d s)\b", r"\1 N ms", text)
+    text = re.sub(r"^(passed .*)  (\d+ ms|\d+\.\d s)$", r"\1  N ms", text, flags=re.MULTILINE)
     text = re.sub(r"(\d+) ms   |(\d+\.\d) s   ", lambda m: "N ms   ".rjust(len(m[0])), text)
     text = re.sub(r" *\b(\d+ ms|\d+\.\d s)$", lambda m: "N ms".rjust(len(m[0])), text, flags=re.MULTILINE)
-    text = re.sub(r"\b(steps? ·) (\d+ ms|\d+\.\d s)\b", r"\1 N ms", text)
     return re.sub(r"\b(in|after) (\d+ ms|\d+\.\d s)\b", r"\1 N ms", text)
 
 
