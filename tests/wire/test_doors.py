@@ -17,6 +17,7 @@ import pytest
 from treadle.ids import secret
 from treadle.objects.key import SECRET_CHARS, text_of
 from treadle.objects.project import ServeSpec
+from treadle.objects.workflow import WorkflowSpec
 from treadle.providers.scripted import ScriptedProvider
 from treadle.server import app, sse
 from treadle.server.routes import PUBLIC, ROUTES, Route
@@ -24,6 +25,9 @@ from treadle.store.connection import connect
 from treadle.testing.served import Served, served
 
 FUNCTION = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+HUMAN = {
+    "name": "ask", "start": "q", "nodes": {"q": {"type": "human", "kind": "approval", "ask": "Fine?", "next": "end"}},
+}  # fmt: skip
 FORM = "multipart/form-data; boundary=edge"
 UPLOAD = (
     b'--edge\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nassistants\r\n'
@@ -106,6 +110,8 @@ class Tenant:
         action = self.ask("GET", path).json["required_action"]["submit_tool_outputs"]
         (step,) = self.ask("GET", f"{path}/steps").json["data"]
         self.call_id = action["tool_calls"][0]["id"]
+        spec = WorkflowSpec.model_validate(HUMAN)
+        workflow = self.place.do(self.place.treadle.scoped(self.name).workflows.apply(spec))
         file = self.made("/files", UPLOAD)
         store = self.made("/vector_stores", {"name": self.name})
         batch = self.made(f"/vector_stores/{store['id']}/file_batches", {"file_ids": [file["id"]]})
@@ -114,7 +120,7 @@ class Tenant:
         self.ids = {
             "assistant_id": assistant["id"], "thread_id": thread["id"], "message_id": message["id"], "run_id": run["id"],
             "step_id": step["id"], "file_id": file["id"], "vector_store_id": store["id"],
-            "file_batch_id": batch["id"],
+            "file_batch_id": batch["id"], "workflow_id": workflow.id,
         }  # fmt: skip
 
     def body(self, route: Route, of: "Tenant") -> Any:
@@ -126,6 +132,8 @@ class Tenant:
             "RunCreate": {"assistant_id": of.ids["assistant_id"]},
             "ThreadRunCreate": {"assistant_id": of.ids["assistant_id"]},
             "SubmitToolOutputs": {"tool_outputs": [{"tool_call_id": of.call_id, "output": "stolen"}]},
+            "AnswerCreate": {"decision": "approve"},
+            "WorkflowRunCreate": {},
             "AgentCreate": {"model": "scripted"},
             "AgentUpdate": {"instructions": "stolen"},
             "ThreadCreate": {},
@@ -352,6 +360,19 @@ def test_the_matrix_of_tenants_has_an_object_for_every_parameter(stage: Stage) -
     for route in WHOLE:
         if route.method == "GET" and route.streams == "never":
             assert stage.acme.ask("GET", filled(route, stage.acme.ids)).status == 200, route
+
+
+def test_a_workflow_of_another_tenant_runs_nowhere(stage: Stage) -> None:
+    acme, other = stage.acme, stage.other
+    before = rows_of(stage, "acme")
+    thread = other.made("/threads", {})["id"]
+    said = (404, f"No assistant found with id '{acme.ids['workflow_id']}'.", None)
+    for path in (f"/threads/{thread}/runs", "/threads/runs"):
+        assert other.ask("POST", path, {"assistant_id": acme.ids["workflow_id"]}).said == said
+    own = {"thread_id": acme.ids["thread_id"]}
+    answer = other.ask("POST", f"/workflows/{other.ids['workflow_id']}/runs", own)
+    assert answer.said == (404, f"No thread found with id '{acme.ids['thread_id']}'.", None)
+    assert rows_of(stage, "acme") == before
 
 
 def test_an_assistant_of_another_tenant_runs_nowhere(stage: Stage) -> None:

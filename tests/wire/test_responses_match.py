@@ -11,10 +11,11 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 
+from treadle.objects.workflow import WorkflowSpec
 from treadle.server import openapi
 from treadle.server.routes import ROUTES
 from treadle.server.schemas import EVENTS
-from treadle.testing.served import served
+from treadle.testing.served import Served, served
 
 DOCUMENT = openapi.document()
 OPERATIONS = {openapi.operation_id(route): route for route in ROUTES}
@@ -212,18 +213,51 @@ def keep(visit: Visit) -> None:
     visit.ask("files_delete", file_id=text)
 
 
-SCENES: list[Callable[[Visit], None]] = [speak, work, keep]
+def ask(visit: Visit) -> None:
+    """Run a workflow, and answer the person's question that it asks."""
+    [workflow] = visit.ask("workflows_list")["data"]
+    visit.ask("workflows_get", workflow_id=workflow["name"])
+    asked = {"inputs": {"what": "it"}, "metadata": {"a": "b"}}
+    run = visit.rest(visit.ask("workflows_create_run", asked, workflow_id=workflow["id"]))
+    assert run["required_action"]["type"] == "answer", run
+    names = {"thread_id": run["thread_id"], "run_id": run["id"]}
+    visit.ask("runs_get", **names)
+    visit.ask("run_steps_list", **names)
+    visit.ask("runs_answer", {"node": "q", "decision": "approve"}, **names)
+    assert visit.rest(run | {"status": "queued"})["output"] == {"said": "approve"}
+    visit.ask("run_steps_list", **names)
+    visit.ask("runs_events", **names)
+    visit.ask("workflows_create_run", asked | {"stream": True}, workflow_id=workflow["id"])
+
+
+SCENES: list[Callable[[Visit], None]] = [speak, work, keep, ask]
 """What a client does, together every operation but those that are not possible yet."""
 
 UNBUILT = {"vector_stores_search": {"query": "rain"}}
 """Operations that are refused, whatever they are asked, and a body that would be right."""
 
 
+ASKING = {
+    "name": "ask",
+    "inputs": {"what": {"type": "string"}},
+    "start": "q",
+    "nodes": {"q": {"type": "human", "kind": "approval", "ask": "Is {{ inputs.what }} fine?", "next": "end"}},
+    "outputs": {"said": "result_of.q.decision"},
+}
+
+
+def apply(server: Served) -> None:
+    """Keep a workflow, as an operator does."""
+    spec = WorkflowSpec.model_validate(ASKING)
+    server.do(server.treadle.scoped("default").workflows.apply(spec))
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve an empty store."""
+    """Serve a store that has a workflow and nothing else."""
     folder = tmp_path_factory.mktemp("served")
     with served(f"sqlite:///{folder}/treadle.db", project=folder) as server:
+        apply(server)
         yield server.url
 
 
@@ -289,7 +323,7 @@ def test_events_fit_their_schema(answers: list[tuple[str, httpx2.Response]]) -> 
 @pytest.mark.parametrize("route", ROUTES, ids=openapi.operation_id)
 def test_errors_have_one_form(route: Any, client: httpx2.Client) -> None:
     names = dict.fromkeys(("thread_id", "run_id", "message_id", "step_id", "assistant_id"), "nobody")
-    names |= dict.fromkeys(("file_id", "vector_store_id", "file_batch_id"), "nobody")
+    names |= dict.fromkeys(("file_id", "vector_store_id", "file_batch_id", "workflow_id"), "nobody")
     path = route.path.format(**names)
     wrong = client.request("PATCH", path)
     assert wrong.status_code == 405

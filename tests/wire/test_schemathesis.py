@@ -15,9 +15,10 @@ from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig,
 from schemathesis.core.parameters import ParameterLocation
 
 from treadle.objects.project import ServeSpec
+from treadle.objects.workflow import WorkflowSpec
 from treadle.server import openapi
 from treadle.settings import Settings
-from treadle.testing.served import served
+from treadle.testing.served import Served, served
 
 CONFIG = SchemathesisConfig(
     projects=ProjectsConfig(
@@ -43,11 +44,19 @@ WEATHER = {
 }
 
 
+ASKING = {
+    "name": "ask",
+    "start": "q",
+    "nodes": {"q": {"type": "human", "kind": "approval", "ask": "Fine?", "next": "end"}},
+}
+
+
 class World:
     """Something of everything, made when a request needs it, and made anew once one may have changed it."""
 
-    def __init__(self, client: httpx2.Client) -> None:
+    def __init__(self, client: httpx2.Client, place: Served) -> None:
         self.client = client
+        self.place = place
         self.ids: dict[str, str] = {}
 
     def make(self, path: str, **more: Any) -> dict[str, Any]:
@@ -68,6 +77,10 @@ class World:
     def thread(self) -> None:
         asked = [{"role": "user", "content": "What is the weather in Paris?"}]
         self.ids["thread_id"] = self.make("/threads", json={"messages": asked})["id"]
+
+    def workflow(self) -> None:
+        spec = WorkflowSpec.model_validate(ASKING)
+        self.ids["workflow_id"] = self.place.do(self.place.treadle.scoped("default").workflows.apply(spec)).id
 
     def message(self) -> None:
         listed = self.client.get(f"/threads/{self.id('thread_id')}/messages").json()
@@ -117,7 +130,7 @@ class World:
         if not isinstance(body, dict):
             return body
         found = {name: self.aimed(value) for name, value in body.items()}
-        found |= {name: self.id(name) for name in ("assistant_id", "file_id") if name in body}
+        found |= {name: self.id(name) for name in ("assistant_id", "file_id", "thread_id") if name in body}
         if body.get("file_ids"):
             found["file_ids"] = [self.id("file_id")]
         return found
@@ -148,7 +161,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ) as server,
         httpx2.Client(base_url=server.url, headers=AUTH, timeout=30) as client,
     ):
-        yield World(client)
+        yield World(client, server)
 
 
 @SCHEMA.parametrize()
