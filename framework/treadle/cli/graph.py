@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from treadle.cli.context import Invocation, command
-from treadle.cli.opening import Opened, is_file, opened
+from treadle.cli.opening import Opened, opened
 from treadle.cli.output import data
-from treadle.errors import ConfigurationError, NotFound
+from treadle.errors import NotFound
 
 if TYPE_CHECKING:
     from treadle.graph.nodes import StepGraph
@@ -34,7 +33,7 @@ Form = Literal["text", "mermaid", "dot", "svg"]
 def graph(invocation: Invocation, *, target: str, form: Form) -> None:
     """Draw the step graph of an agent or a workflow, or what a run did.
 
-    An agent is a file or a name, a workflow a file (FILE#NAME where it declares several), a run an id, a prefix of one,
+    An agent or a workflow is a file (FILE#NAME where it declares several), a name or an id, a run an id, a prefix of one,
     or @last.
 
     A graph is drawn without a model and without the code that its tools call.
@@ -55,39 +54,18 @@ async def _drawing(place: Opened, run: str, form: Form) -> str:
         return (await treadle.runs.trace(run)).draw(form)
 
 
-def _workflow(place: Opened, target: str) -> StepGraph | None:
-    """Compile a workflow of a file; None where the file, or the name in it, is of agents.
-
-    Errors: DefinitionError with every problem; ConfigurationError where the file declares several workflows.
-    """
-    from treadle.definition.load import load, split_target
-    from treadle.graph.compile import compile_workflow
-
-    path, name = split_target(target)
-    if not Path(path).is_file():
-        return None
-    configuration = place.configuration
-    loaded = load([Path(path)], project=configuration.project)
-    workflows = [d for d in loaded.workflows if name is None or d.name == name]
-    if not workflows and (loaded.agents or not loaded.errors):
-        return None
-    loaded.raise_if_bad()
-    if len(workflows) > 1:
-        names = ", ".join(f"{path}#{d.name}" for d in workflows)
-        raise ConfigurationError(f"{path} declares several workflows", hint=f"name one: {names}")
-    return compile_workflow(workflows[0].workflow)
-
-
 async def _graph(place: Opened, target: str) -> StepGraph:
-    """Compile the document of a workflow or an agent, or else the stored agent of that name or id."""
-    from treadle.graph.compile import compile_agent
+    """Compile the document of a workflow or an agent, or else what is stored under that name or id."""
+    from treadle.graph.compile import compile_agent, compile_workflow
     from treadle.objects.agent import Agent
 
-    workflow = _workflow(place, target) if is_file(target) else None
-    if workflow is not None:
-        return workflow
-    if not target.startswith("asst_"):
+    unread: NotFound | None = None
+    if not target.startswith(("asst_", "wf_")):
         async with place.treadle(store="sqlite://:memory:") as treadle:
+            try:
+                return compile_workflow(treadle.workflows.read(target))
+            except NotFound:
+                pass  # An agent, perhaps.
             try:
                 spec = treadle.agents.read(target)
             except NotFound as e:
@@ -95,9 +73,12 @@ async def _graph(place: Opened, target: str) -> StepGraph:
             else:
                 name = spec.name or target
                 return compile_agent(Agent(id=name, name=name, created_ms=0, spec=spec))
-    else:
-        unread = None
     async with place.treadle() as treadle:
+        try:
+            return treadle.workflows.graph(await treadle.workflows.get(target))
+        except NotFound as e:
+            if target.startswith("wf_"):
+                raise e from None
         try:
             return compile_agent(await treadle.agents.get(target))
         except NotFound as e:
