@@ -28,7 +28,7 @@ from treadle.errors import GraphError
 from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.run import RunError
 from treadle.objects.run_step import Step
-from treadle.steps.frame import tolerated, wanted_of
+from treadle.steps.frame import UNJOINED, tolerated, wanted_of
 
 CLOSING = "/end"
 """What the path of the step that closes a frame ends with."""
@@ -248,8 +248,10 @@ def reduced(how: str, old: Any, new: Any) -> Any:
         return new
     if how == "append":
         return [*(old or ()), new]
+    if how == "union":
+        old = old or ()
     if old is None:
-        return [*dict.fromkeys(new)] if how == "union" and all(isinstance(v, str) for v in new) else new
+        return new
     if how == "merge":
         return {**old, **new}
     if how == "sum":
@@ -279,6 +281,25 @@ def _joined(graph: StepGraph, state: State, frame: Frame) -> State:
 
 
 _NOTHING = object()
+
+
+def closing(graph: StepGraph, state: State, path: str) -> tuple[Values, frozenset[str]]:
+    """Give what the lane around a frame knows when that closes, and the keys to which several writes were joined."""
+    frame = cast("Frame", state.frames[path])
+    owner = cast("Lane", state.lanes[frame.lane]).values
+    if frame.kind == "loop":
+        return cast("Values", state.values[owner]), frozenset()
+    declared: Mapping[str, Mapping[str, Any]] = graph.params.get("state", {})
+    written = {
+        key
+        for ended in frame.ended.values()
+        if ended.status == "completed"
+        for key, _ in cast("Values", state.values[ended.values]).log
+    }
+    joins = frozenset(k for k in written if declared.get(k, {}).get("reduce") in ("sum", "merge", "union"))
+    return cast("Values", _joined(graph, state, frame).values[owner]), joins
+
+
 _NONE_ENDED: HashTrieMap[int, Ended] = HashTrieMap()
 
 
@@ -338,7 +359,7 @@ def _turn(graph: StepGraph, state: State, activation: Activation, step: Step, *,
         state = state._replace(frames=state.frames.insert(frame.path, frame._replace(total=step.fan)))
         return _begin_lane(graph, state, frame.path, step.fan, step.path)
     if frame is not None:
-        if frame.kind != "loop":
+        if frame.kind != "loop" and step.note != UNJOINED:
             state = _joined(graph, state, frame)
         state = _closed(state, frame)
     if step.status == "failed" and not is_routed:

@@ -110,7 +110,14 @@ class Sight:
             Lane(n, e.status, e.last, e.error, partial(self._ended, run, state, frame, (n, e)))
             for n, e in sorted(frame.ended.items())
         ]
-        return FrameView(path, frame.total, frame.total if frame.kind == "loop" else 0, ended)
+        _, joined = frames.closing(self._graph, state, path)
+        return FrameView(path, frame.total, frame.total if frame.kind == "loop" else 0, ended, joined)
+
+    def closing(self, run: Run, state: State, lane: str, node: Node, path: str) -> View:
+        """Give what a frame sees when it goes on or closes: what its lanes wrote included."""
+        values, _ = frames.closing(self._graph, state, path)
+        results = _Results(self._graph, node, values.results)
+        return View(run.inputs, values.state, results, self._more(run, state, lane))
 
     def _ended(self, run: Run, state: State, frame: frames.Frame, lane: tuple[int, frames.Ended]) -> View:
         """Give what a lane saw when it ended."""

@@ -280,7 +280,8 @@ class WorkflowWalk:
             return False
         if step.child is not None:
             resting = self._resting.get(activation.path)
-            return resting is None or (resting.wake_ms is not None and resting.wake_ms <= now)
+            due = None if resting is None else _due_of(resting)
+            return resting is None or (due is not None and due <= now)
         if step.edge in (ANSWERED, DISPATCHED):
             return True
         due = step.wake_ms or (step.question.until_ms if step.question is not None else None)
@@ -465,7 +466,8 @@ class WorkflowWalk:
                 continue
             if step.child is not None:
                 resting = self._resting.get(activation.path)
-                times += [resting.wake_ms] if resting is not None and resting.wake_ms is not None else []
+                due = None if resting is None else _due_of(resting)
+                times += [due] if due is not None else []
                 continue
             due = step.wake_ms or (step.question.until_ms if step.question is not None else None)
             times += [due] if due is not None else []
@@ -493,7 +495,9 @@ class WorkflowWalk:
             node=node,
             path=activation.path,
             visit=activation.visit,
-            view=self._sight.view(self.run, self.state, activation.lane, node),
+            view=self._sight.closing(self.run, self.state, activation.lane, node, activation.frame)
+            if activation.frame
+            else self._sight.view(self.run, self.state, activation.lane, node),
             clock=self._clock,
             attempt=attempt,
             emit=teller or _ignore,
@@ -811,7 +815,10 @@ class WorkflowWalk:
         context = self._context(activation, step)
         child = await self._store.get(Run, self.run.tenant, step.child)
         now = self._clock.now_ms()
-        if child.status == "requires_action" and child.wake_ms is not None and child.wake_ms <= now:
+        is_over = child.expires_ms is not None and child.expires_ms <= now
+        if is_over and child.walker is None and not is_terminal(child.status):
+            child = await self._executor.finish(child, "expired")
+        elif child.status == "requires_action" and child.wake_ms is not None and child.wake_ms <= now:
             child = await self._executor.children.wake(child)
         if is_terminal(child.status):
             await self._conclude(activation, context, child, step)
@@ -1030,6 +1037,11 @@ class WorkflowWalk:
             output=output,
         )
         return True
+
+
+def _due_of(child: Run) -> int | None:
+    """Give when a child run that rests needs somebody: its time to go on, or its end."""
+    return min([t for t in (child.wake_ms, child.expires_ms) if t is not None], default=None)
 
 
 def _asks(step: Step) -> PendingCall:

@@ -431,6 +431,7 @@ class Workflows:
             "parent_id": parent.id,
             "overrides": overrides,
             "created_ms": now,
+            "expires_ms": None if request.timeout_s is None else now + int(request.timeout_s * 1000),
             "first_seq": first_seq,
         }
         pin = request.pin

@@ -9,6 +9,7 @@ from typing import Any
 from treadle.ids import derive
 from treadle.objects.agent import Budget, OutputSpec
 from treadle.objects.message import Message
+from treadle.objects.record import parse_duration
 from treadle.objects.run import Run
 from treadle.objects.run_step import Used
 from treadle.steps.names import fill, text
@@ -59,6 +60,9 @@ def _limits(params: Any) -> Budget | None:
 
 def _asked(context: NodeContext, request: ChildRequest) -> NodeEffects:
     key = context.params.get("idempotency_key")
+    timeout = context.params.get("timeout")
+    if timeout is not None:
+        request = request._replace(timeout_s=parse_duration(timeout))
     return NodeEffects(
         status="in_progress", child=request, key=None if key is None else text(key, context.view)
     )

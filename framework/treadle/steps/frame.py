@@ -10,6 +10,9 @@ from treadle.objects.run import RunError
 from treadle.steps.names import evaluate
 from treadle.steps.node import Lane, NodeContext, NodeEffects, NodeKind, failed
 
+UNJOINED = "what was written side by side does not fit together"
+"""The note of a frame whose lanes wrote what the state does not take: nothing of it is written."""
+
 
 def parallel(context: NodeContext) -> NodeEffects:
     """Begin all branches; then give the status of each, by the id of its first node."""

@@ -11,6 +11,7 @@ from treadle.errors import DefinitionError
 from treadle.objects.run import RunError
 from treadle.objects.tool import Retry
 from treadle.objects.workflow import ErrorRoute
+from treadle.steps.frame import UNJOINED
 from treadle.steps.names import View, evaluate, fill, why
 from treadle.steps.node import NodeContext, NodeEffects
 from treadle.tools.gate import delay_s, is_repeated
@@ -44,12 +45,19 @@ def leave(context: NodeContext, effects: NodeEffects, *, reduce: Reduce) -> Left
         writes, edge = _onward(context, effects, reduce)
     except DefinitionError as e:
         return _error(context, effects, RunError(code="code_error", message=why(e)), reduce)
+    except _Unjoined as e:
+        error = RunError(code="state_type", message=str(e))
+        return _error(context, effects._replace(note=UNJOINED), error, reduce)
     except _Unfit as e:
         return _error(context, effects, RunError(code="state_type", message=str(e)), reduce)
     return Left("completed", effects.result, writes, edge, effects.error, effects.note)
 
 
 class _Unfit(Exception):
+    pass
+
+
+class _Unjoined(_Unfit):
     pass
 
 
@@ -61,6 +69,8 @@ def _onward(
     Errors: DefinitionError for a text that fails; _Unfit for a value that does not fit the state.
     """
     params = context.params
+    if context.frame is not None and effects.note != UNJOINED:
+        _check_joined(context, context.frame.joined)
     save: Mapping[str, str] = params.get("save", {})
     following = params.get("next")
     needs_view = save or isinstance(following, list)
@@ -76,6 +86,19 @@ def _onward(
     if effects.edge is not None:
         return writes, effects.edge
     return writes, _chosen(following, view, plain=DONE if params["type"] in ("map", "loop") else None)
+
+
+def _check_joined(context: NodeContext, keys: frozenset[str]) -> None:
+    """Hold what branches or items wrote together against the state.
+
+    Errors: _Unjoined.
+    """
+    for key in sorted(keys):
+        value = context.view.state.get(key)
+        check = context.plan.checks.get(key)
+        if check is not None and (problems := check(value)):
+            msg = f"{_told(value)}, written side by side, does not fit state.{key}: {'; '.join(problems)}"
+            raise _Unjoined(msg)
 
 
 def _written(context: NodeContext, key: str, value: Any, reduce: Reduce) -> Any:
@@ -176,7 +199,7 @@ def _error(context: NodeContext, effects: NodeEffects, error: RunError, reduce: 
         ):
             continue
         if (to := told.get("to")) is not None:
-            return Left("failed", edge=error_label(ErrorRoute(on=on, to=to)), error=error)
+            return Left("failed", edge=error_label(ErrorRoute(on=on, to=to)), error=error, note=effects.note)
         return _continued(context, effects, error, told.get("continue_with"), reduce)
     return Left("failed", error=error, note=effects.note)
 
@@ -193,7 +216,8 @@ def _continued(
         return Left("failed", error=RunError(code="code_error", message=why(e)))
     except _Unfit as e:
         return Left("failed", error=RunError(code="state_type", message=str(e)))
-    return Left("completed", result, writes, edge, error, f"continued after {error.code}")
+    note = UNJOINED if effects.note == UNJOINED else f"continued after {error.code}"
+    return Left("completed", result, writes, edge, error, note)
 
 
 def _frozen(told: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -95,6 +95,8 @@ class FrameView(NamedTuple):
     total: int
     round: int
     ended: Sequence[Lane]
+    joined: frozenset[str] = frozenset()
+    """The keys of the state to which the writes of several lanes are joined."""
 
 
 class Lane(NamedTuple):
@@ -180,7 +182,7 @@ class ChildRequest(NamedTuple):
     """A child run that a node asks for.
 
     Shapes: `thread` is `shared`, `new`, `fork` (a new one that begins with the rows of the run's own), or the name of a further one. `message` is what the user
-    says first.
+    says first. Units: `timeout_s` seconds, after which it is over, whatever it waits for.
     """
 
     pin: Pin
@@ -189,6 +191,7 @@ class ChildRequest(NamedTuple):
     message: str | None = None
     output: OutputSpec | None = None
     limits: Budget | None = None
+    timeout_s: float | None = None
 
 
 class NodeEffects(NamedTuple):
