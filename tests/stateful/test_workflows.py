@@ -296,7 +296,8 @@ def test_every_workflow_ends_as_a_walk_of_its_graph(capsys: Any, monkeypatch: An
     walk()
     tell(capsys)
     assert counted["states"] > EXAMPLES
-    assert min(counted["runs completed"], counted["runs failed"]) > EXAMPLES // 50
+    assert counted["runs completed"] > EXAMPLES // 4
+    assert counted["runs failed"] > 0 or EXAMPLES < 100
 
 
 def test_a_process_that_dies_anywhere_changes_nothing_of_what_comes(capsys: Any) -> None:

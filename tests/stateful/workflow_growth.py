@@ -126,7 +126,7 @@ class _Plant:
 
     def fail(self, place: _Place) -> str:
         node: dict[str, Any] = {
-            "type": "code", "call": "grown:refuse", "effect": "pure", "with": {"n": self.value(place)},
+            "type": "code", "call": "grown:refuse", "effect": "pure", "with": {"n": self.pick(3, 3, self.value(place))},
             "next": place.next,
         }  # fmt: skip
         match self.pick("continue", "to", "retry", "none"):
