@@ -66,13 +66,21 @@ def test_a_workflow_is_drawn_without_its_code_or_a_store(
     assert sorted(f.name for f in folder.iterdir()) == ["small.workflow.yaml", "treadle.yaml"]
 
 
-def test_one_of_several_workflows_of_a_file_is_named(capsys: Captured) -> None:
-    assert invoke(["graph", str(NOTES)]) == 3
-    assert f"name one: {NOTES}#release-notes, {NOTES}#polish" in capsys.readouterr().err
+def test_a_file_stands_for_the_workflow_that_no_other_of_it_names(capsys: Captured) -> None:
+    assert invoke(["graph", str(NOTES)]) == 0
+    assert "translate_all/item" in capsys.readouterr().out
     assert invoke(["graph", f"{NOTES}#polish"]) == 0
     assert "refine/draft" in capsys.readouterr().out
     assert invoke(["graph", f"{NOTES}#translator"]) == 0
     assert "model_call" in capsys.readouterr().out
+
+
+def test_one_of_several_workflows_of_a_file_is_named(folder: Path, capsys: Captured) -> None:
+    two = SMALL + "---\n" + SMALL.replace("name: small", "name: other")
+    (folder / "two.workflow.yaml").write_text(two)
+    assert invoke(["graph", "two.workflow.yaml"]) == 3
+    assert "name one: two.workflow.yaml#small, two.workflow.yaml#other" in capsys.readouterr().err
+    assert invoke(["graph", "two.workflow.yaml#other"]) == 0
 
 
 def test_a_workflow_with_problems_is_told_and_not_drawn(folder: Path, capsys: Captured) -> None:
