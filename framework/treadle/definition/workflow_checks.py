@@ -58,6 +58,9 @@ from treadle.objects.workflow import (
     WorkflowSpec,
 )
 
+_OWN_THREADS = ("new", "fork")
+"""The threads of child runs that nobody else appends to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -330,9 +333,11 @@ class _Checks:
         """Give the threads that a node and what is within it append to."""
         out: set[str] = set()
         for inner in below(node):
-            if isinstance(inner, AgentNode | MessageNode) and inner.thread != "new":
+            if isinstance(inner, AgentNode | WorkflowNode) and inner.thread in _OWN_THREADS:
+                continue
+            if isinstance(inner, AgentNode | MessageNode):
                 out.add(inner.thread)
-            elif isinstance(inner, WorkflowNode) and inner.thread != "new":
+            elif isinstance(inner, WorkflowNode):
                 used = self.uses.workflows.get(inner.workflow)
                 if used is not None and _appends(used):
                     out.add(inner.thread)

@@ -35,7 +35,8 @@ Call = Annotated[
 ]
 
 Thread = Annotated[str, Field(min_length=1, max_length=64)]
-"""`shared` is the run's own thread, `new` a fresh one for each visit, any other word a thread of that name."""
+"""`shared` is the run's own thread, `new` a fresh one for each visit, `fork` one that begins with what the run's own has, any
+other word a thread of that name."""
 
 
 class StateSpec(Record):
@@ -172,7 +173,8 @@ class AgentNode(WorkNode):
     )
     inputs: dict[str, Any] = Field(default_factory=dict, description="Values of the agent's inputs.")
     thread: Thread = Field(
-        default="shared", description="`shared` (the run's own), `new`, or the name of a further thread."
+        default="shared",
+        description="`shared` (the run's own), `new`, `fork` (a new one that begins with the run's own), or the name of a further thread.",
     )
     output: OutputSpec | None = Field(
         default=None, description="The shape of the answer, in place of the agent's."
@@ -412,7 +414,8 @@ class WorkflowNode(WorkNode):
     workflow: str = Field(min_length=1, description="A workflow of this file (#NAME), or a file.")
     with_: dict[str, Any] = Field(default_factory=dict, alias="with", description="Values of its inputs.")
     thread: Thread = Field(
-        default="shared", description="`shared` (the run's own), `new`, or the name of a further thread."
+        default="shared",
+        description="`shared` (the run's own), `new`, `fork` (a new one that begins with the run's own), or the name of a further thread.",
     )
     limits: Budget | None = Field(default=None, description="What the child run may use.")
 
