@@ -25,7 +25,7 @@ from treadle.engine import scheduler
 from treadle.engine.activation import Activation, State
 from treadle.engine.child_runs import Children
 from treadle.engine.lease import Lease
-from treadle.engine.spending import plus
+from treadle.engine.spending import Spent, spent_by, together
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
 from treadle.engine.workflow_end import end_workflow
@@ -136,7 +136,7 @@ class _Walk(_Position):
 class Handle:
     """What the outside may do to a walk: ask it to stop, bound what it uses, and ask what it has used.
 
-    Shapes: `outer` names the limit of a run around it that is reached; `spent` gives what the run has used and its tokens. `children` are those of
+    Shapes: `outer` names the limit of a run around it that is reached; `spent` gives what the run has used. `children` are those of
     the child runs that are under way, by their ids; `orphans` are child runs that nothing waits for any more.
     """
 
@@ -146,7 +146,7 @@ class Handle:
     is_parking: bool = False
     is_lost: bool = False
     outer: Callable[[], str | None] | None = None
-    spent: Callable[[], tuple[Used, int]] | None = None
+    spent: Callable[[], Spent] | None = None
     children: dict[str, Handle] = field(default_factory=dict[str, "Handle"])
     orphans: list[str] = field(default_factory=list[str])
 
@@ -204,7 +204,7 @@ class Executor:
         self.on_promoted: Callable[[str], None] | None = None
         self.on_commit: Callable[[Checkpoint], None] | None = None
         self.children: Children = _NoChildren()
-        self._spent: dict[str, tuple[Used, int]] = {}
+        self._spent: dict[str, Spent] = {}
         self._handles: dict[str, Handle] = {}
         lease.watch(self.lose)
 
@@ -366,11 +366,11 @@ class Executor:
         """Give what a child run has used that has ended, its own child runs included."""
         known = self._spent.pop(run.id, None)
         if known is not None:
-            return known[0]
-        return (await self.spent(run))[0]
+            return known.used
+        return (await self.spent(run)).used
 
-    async def spent(self, run: Run) -> tuple[Used, int]:
-        """Give what the journal of a run says that it has used, and its tokens, those of its child runs included.
+    async def spent(self, run: Run) -> Spent:
+        """Give what the journal of a run says that it has used, its child runs included.
 
         Invariant: what was known of a run that rested is forgotten; another process may walk it on.
         """
@@ -378,24 +378,27 @@ class Executor:
         steps = await self._store.steps(run.tenant, run.id)
         ended = [s for s in steps if not s.is_open]
         usages = [s.usage for s in ended if s.usage is not None]
-        tokens = sum(u.total_tokens for u in usages)
+        usage = Usage(
+            prompt_tokens=sum(u.prompt_tokens for u in usages),
+            completion_tokens=sum(u.completion_tokens for u in usages),
+            estimated=any(u.estimated for u in usages),
+        )
         price = await self._price_of(run)
         cost = sum(s.used.cost_usd for s in ended if s.used is not None)
         if price is not None:
-            sent, written = sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages)
-            cost += (sent * price.input + written * price.output) / 1e6
-        total = Used(
+            cost += (usage.prompt_tokens * price.input + usage.completion_tokens * price.output) / 1e6
+        used = Used(
             steps=sum(1 + (s.used.steps if s.used else 0) for s in ended),
             tool_calls=sum((s.kind == "tool_call") + (s.used.tool_calls if s.used else 0) for s in ended),
             model_calls=sum(s.used.model_calls if s.used else s.kind == "model_call" for s in ended),
             cost_usd=cost,
         )
+        found = Spent(used, usage)
         for step in steps:
             if step.is_open and step.child is not None:
                 child = await self._store.get(Run, run.tenant, step.child)
-                more, more_tokens = await self.spent(child)
-                total, tokens = plus(total, more), tokens + more_tokens
-        return total, tokens
+                found = together(found, await self.spent(child))
+        return found
 
     async def _price_of(self, run: Run) -> Price | None:
         try:
@@ -940,15 +943,8 @@ class Executor:
             return "timeout"
         return None
 
-    def _spent_by(self, walk: _Walk) -> tuple[Used, int]:
-        state = walk.state
-        used = Used(
-            steps=state.steps,
-            tool_calls=state.tool_calls,
-            model_calls=state.model_calls,
-            cost_usd=self._cost_usd(walk),
-        )
-        return used, state.prompt_tokens + state.completion_tokens
+    def _spent_by(self, walk: _Walk) -> Spent:
+        return spent_by(walk.state, cost_usd=self._cost_usd(walk))
 
     def _cost_usd(self, walk: _Walk) -> float:
         price = walk.plan.price

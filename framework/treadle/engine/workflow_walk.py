@@ -23,6 +23,7 @@ from treadle import registry
 from treadle.engine import frames, kept_results, scheduler, spending
 from treadle.engine.activation import ANSWERED, CHILD, DISPATCHED, PERSON, TIMER, Activation, State
 from treadle.engine.sight import Sight
+from treadle.engine.spending import Spent
 from treadle.engine.workflow_end import end_workflow, error_of
 from treadle.errors import (
     Conflict,
@@ -38,7 +39,7 @@ from treadle.objects.event import Event
 from treadle.objects.message import Message
 from treadle.objects.record import parse_duration
 from treadle.objects.run import PendingCall, Run, RunError, RunStatus
-from treadle.objects.run_step import Step, StepKind, Used
+from treadle.objects.run_step import Step, StepKind
 from treadle.objects.thread import Thread
 from treadle.steps import NODES
 from treadle.steps import call as call_steps
@@ -121,7 +122,7 @@ class WorkflowWalk:
         self.began = began
         self._flights: dict[str, _Flight] = {}
         self._resting: dict[str, Run] = {}
-        self._held: dict[str, tuple[Used, int]] = {}
+        self._held: dict[str, Spent] = {}
         self._draft = _Draft()
         self._attempts: dict[str, int] = {}
         self._sight = Sight(prepared.graph)
@@ -260,7 +261,7 @@ class WorkflowWalk:
         limits, state = self.plan.limits, self.state
         steps, calls, asked = state.steps, state.tool_calls, state.model_calls
         if self.handle.children or self._held:
-            total, _ = self.spent()
+            total = self.spent().used
             steps, calls, asked = total.steps, total.tool_calls, total.model_calls
         if steps + len(self._flights) + len(chosen) >= limits.max_steps:
             return "max_steps"
@@ -610,11 +611,11 @@ class WorkflowWalk:
             self.handle.begun.discard(path)
         for activation, step in lost:
             self._resting.pop(activation.path, None)
-            used = self._held.pop(activation.path, (step.used, 0))[0]
+            spent = self._held.pop(activation.path, None)
             if step.child is not None:
                 self.handle.orphans.append(step.child)
                 handle = self.handle.children.pop(step.child, None)
-                used = handle.spent()[0] if handle is not None and handle.spent is not None else used
+                spent = handle.spent() if handle is not None and handle.spent is not None else spent
             note = "outcome unknown: it was under way" if step.edge == DISPATCHED else None
             self._fold(
                 step.model_copy(
@@ -623,7 +624,8 @@ class WorkflowWalk:
                         "edge": None,
                         "ended_ms": self._clock.now_ms(),
                         "note": note,
-                        "used": used,
+                        "used": spent.used if spent is not None else step.used,
+                        "usage": spent.usage if spent is not None else step.usage,
                     }
                 )
             )
@@ -882,9 +884,9 @@ class WorkflowWalk:
             return "timeout"
         return None
 
-    def spent(self) -> tuple[Used, int]:
-        """Give what the run has used so far, and its tokens."""
-        return spending.used(self.state, self.handle.children.values(), self._held.values())
+    def spent(self) -> Spent:
+        """Give what the run has used so far, its child runs included."""
+        return spending.total(self.state, self.handle.children.values(), self._held.values())
 
     def _walked_s(self) -> float:
         return self.run.walked_ms / 1000 + self._clock.monotonic() - self.began
