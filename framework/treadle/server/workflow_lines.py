@@ -302,6 +302,9 @@ class _Lines:
         self._run = run
         self._workflow = workflow
         self._by_seq: dict[int, Step] = {}
+        self._firsts: dict[str, Step] = {}
+        self._rows: dict[int, Step] = {}
+        self._known = 0
         self._children: dict[str, Run] = {}
         self._announced: dict[str, Json] = {}
         self._has_started = False
@@ -341,9 +344,11 @@ class _Lines:
     async def child(self, run_id: str) -> Run | None:
         """Give a run within, as it was when it was first asked for."""
         if run_id not in self._children:
-            found = await self._treadle.store.children(self._tenant, self._id)
-            self._children |= {child.id: child for child in found}
-        return self._children.get(run_id)
+            try:
+                self._children[run_id] = await self._treadle.store.get(Run, self._tenant, run_id)
+            except NotFound:
+                return None  # Its thread was deleted since.
+        return self._children[run_id]
 
     def _taken(self) -> list[Json]:
         lines, self._lines = self._lines, []
@@ -377,6 +382,10 @@ class _Lines:
         if event.data.get("kind") not in told_as.CALLED:
             return
         child = await self.child(str(event.data["child"])) if "child" in event.data else None
+        step = await self._first(path) if event.seq is not None else None
+        if step is not None and (told := told_as.node_step(self._run, step, child)) is not None:
+            self._announce(_as_begun(told))
+            return
         now_ms = self._treadle.clock.now_ms()
         self._announce(told_as.step_begun(self._run, path, event.data, now_ms=now_ms, child=child))
 
@@ -394,10 +403,25 @@ class _Lines:
     async def _at(self, seq: int) -> Step | None:
         """Give the step that ended with an event; the journal is read again only for what it lacked."""
         if seq not in self._by_seq:
-            for step in await self._treadle.runs.steps(self._id):
-                if step.event_seq is not None:
-                    self._by_seq[step.event_seq] = step
+            await self._read()
         return self._by_seq.get(seq)
+
+    async def _first(self, path: str) -> Step | None:
+        """Give the first attempt of a step whose beginning is written down."""
+        if path not in self._firsts:
+            await self._read()
+        return self._firsts.get(path)
+
+    async def _read(self) -> None:
+        """Read the journal from the first row on that is not known to have ended."""
+        for step in await self._treadle.runs.steps(self._id, first=self._known):
+            self._rows[step.n] = step
+            if step.event_seq is not None:
+                self._by_seq[step.event_seq] = step
+            if step.path not in self._firsts or step.attempt <= self._firsts[step.path].attempt:
+                self._firsts[step.path] = step
+        while (known := self._rows.get(self._known)) is not None and not known.is_open:
+            self._known += 1
 
     # -- the run ---------------------------------------------------------------------------------------------
 
