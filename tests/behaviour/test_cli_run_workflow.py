@@ -130,6 +130,16 @@ nodes:
 """
 
 
+ASKS = """\
+version: 1.0.0
+kind: workflow
+name: asks
+start: ask
+nodes:
+  ask: {type: human, kind: approval, ask: Well?, next: end}
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a project with a workflow and an agent, and go there."""
@@ -337,6 +347,29 @@ def test_a_run_may_go_on_in_a_thread(folder: Path, capsys: Captured) -> None:
     thread = json.loads(capsys.readouterr().out.removeprefix("Hello there.\n"))["thread_id"]
     assert invoke(["threads", "show", thread]) == 0
     assert capsys.readouterr().out.count("Hello there.") == 2
+
+
+def test_a_run_may_wait_in_line_for_its_thread(folder: Path, capsys: Captured) -> None:
+    (folder / "asks.workflow.yaml").write_text(ASKS)
+    assert invoke(["run", "asks"]) == codes.REQUIRES_ACTION
+    capsys.readouterr()
+    assert invoke(["run", "small", "-c"]) == codes.FAILED
+    assert "treadle runs answer run_" in capsys.readouterr().err
+    queued = subprocess.Popen(
+        [*TREADLE, "run", "small", "-c", "--on-busy", "queue"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert queued.stderr is not None
+    while "in line: the thread is busy" not in queued.stderr.readline():
+        assert queued.poll() is None
+    assert invoke(["runs", "list", "--json"]) == 0
+    asks = json.loads(capsys.readouterr().out)["data"][-1]["id"]
+    assert invoke(["runs", "answer", asks, "--approve"]) == 0
+    out, _ = queued.communicate(timeout=PATIENCE_S)
+    assert (queued.returncode, out) == (0, "Hello there.\n")
 
 
 # -- afterwards --------------------------------------------------------------------------------------------------

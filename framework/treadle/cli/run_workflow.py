@@ -35,10 +35,6 @@ def run_workflow(
             raise click.UsageError(
                 f"{option} is for runs of agents; a workflow's agents say theirs in their documents, or take it as an input"
             )
-    if wanted.on_busy == "queue":
-        raise click.UsageError(
-            "--on-busy queue is for runs of agents: a workflow's run does not wait in line"
-        )
     return signals.run(_run(place, target, text, wanted, shown=shown, signals=signals))
 
 
