@@ -38,15 +38,15 @@ class Slow:
         return "slow"
 
 
-def fast() -> str:
+async def fast() -> str:
     return "fast"
 
 
-def more() -> str:
+async def more() -> str:
     return "more"
 
 
-def broken() -> str:
+async def broken() -> str:
     raise ValueError("it broke")
 
 
