@@ -421,3 +421,35 @@ async def test_the_answer_of_a_person_stands_in_the_journal_as_json(flow):
     step = (await it.steps(run))["q#1"]
     assert (step.kind, step.status) == ("pause", "completed")
     assert json.loads(json.dumps(step.result))["value"] == {"deep": [1, None, True, "ü"]}
+
+
+TWICE = """
+start: each
+nodes:
+  each: {type: map, over: '[1, 2]', as: n, workflow: '#asks', with: {n: '{{ n }}'}, collect: result.said, next: end}
+outputs: {said: result_of.each.collected}
+---
+version: 1.0.0
+kind: workflow
+name: asks
+inputs: {n: integer}
+state: {said: {type: string, default: ''}}
+start: ask
+nodes:
+  ask: {type: human, kind: input, ask: 'Number {{ inputs.n }}?', form: {type: object}, save: {said: result.value.a}, next: end}
+outputs: {said: state.said}
+"""
+
+
+async def test_two_child_runs_that_ask_at_the_same_path_are_told_apart_by_their_runs(flow):
+    it = flow(TWICE)
+    run = await it.run()
+    first, second = run.required_answers
+    assert (first.path, first.asks.ask) == (second.path, "Number 1?")
+    with pytest.raises(StateError) as refused:
+        await it.runs.answer(run.id, "ask", value={"a": "x"})
+    assert f"{first.run_id}:ask#1, {second.run_id}:ask#1" in refused.value.hint
+    await it.runs.answer(run.id, f"{second.run_id}:ask#1", value={"a": "two"})
+    await it.runs.wait(run.id)
+    await it.runs.answer(run.id, "ask", value={"a": "one"})
+    assert (await it.runs.wait(run.id)).output == {"said": ["one", "two"]}

@@ -17,6 +17,7 @@ CLOCKS = {"time", "random", "uuid", "secrets"}
 CLOCKS_ALLOWED = {
     "clock.py": "the one place that asks for the time",
     "ids.py": "the one place that makes ids",
+    "cli/flow_lines.py": "datetime says whether a time is today's, which is then shown without its date",
     "cli/doctor.py": "perf_counter measures how long an endpoint takes to answer; nothing is stored",
     "providers/openai.py": "jitter spreads the repeats of requests; nothing is stored and a test hands in its own",
     "providers/azure.py": "jitter, as in openai.py",

@@ -41,9 +41,9 @@ _WORDS: dict[int, str] = dict.fromkeys(
 @click.option("--log", type=click.Choice(["text", "json", "none"]), help="How requests are logged on stderr.")
 @click.pass_obj
 def serve(invocation: Invocation, *, files: tuple[str, ...], base_url: str | None, **given: Any) -> int:
-    """Serve agents, threads and runs over HTTP to the clients azure-ai-agents and openai.
+    """Serve agents, workflows, threads and runs over HTTP to the clients azure-ai-agents and openai.
 
-    FILES are agents to apply first. The first start makes a key and shows it once; make others with
+    FILES are agents and workflows to apply first. The first start makes a key and shows it once; make others with
     `treadle keys create`.
     """
     place = opened(invocation, base_url=base_url)
@@ -61,6 +61,8 @@ async def _serve(
     log: str | None,
     **given: Any,
 ) -> int:
+    from treadle.definition.load import kinds_of
+
     run = cast("Callable[..., Awaitable[None]]", registry.load("treadle.server.starting:run"))
     async with place.treadle(walk=True) as treadle:
 
@@ -69,8 +71,10 @@ async def _serve(
 
         spec = _spec(treadle.project.serve, **given)
         for file in files:
-            agent = await treadle.agents.apply(file)
-            note(f"{agent.name}  {agent.id}  version {agent.version}")
+            kinds = kinds_of(file, project_root=treadle.root)
+            verbs = treadle.workflows if "workflow" in kinds else treadle.agents
+            applied = await verbs.apply(file)
+            note(f"{applied.name}  {applied.id}  version {applied.version}")
         stop = asyncio.Event()
         with signals.obeyed_by(stop.set, words=_WORDS):
             await run(

@@ -50,7 +50,12 @@ def check_schema(schema: Any, path: KeyPath, findings: Findings, *, is_object: b
             )
         else:
             said = f"{findings.where(path)}.type must be 'object'"
-            findings.add("TR111", said, (*path, "type"), hint="the arguments of a call are an object")
+            findings.add(
+                "TR111",
+                said,
+                (*path, "type"),
+                hint="an object holds the values by their names: write type: object, with properties",
+            )
     _schema(schema, path, findings)
     return len(findings.problems) == before
 

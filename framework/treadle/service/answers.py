@@ -222,13 +222,15 @@ def find_question(run: Run, node: str | None) -> PendingCall:
             f"run {run.id} asks {len(waiting)} questions",
             status=run.status,
             event="answer",
-            hint=f"name one: {', '.join(p.path for p in waiting)}",
+            hint=f"name one: {_listed(waiting)}",
             run=run,
         )
-    chosen = [p for p in waiting if p.path == node] or [p for p in waiting if node in _names(p.path)]
+    chosen = [p for p in waiting if node in (p.path, _whole_name(p))] or [
+        p for p in waiting if node in _names(p.path)
+    ]
     if len(chosen) == 1:
         return chosen[0]
-    paths = ", ".join(p.path for p in waiting)
+    paths = _listed(chosen or waiting)
     if chosen:
         raise StateError(
             f"'{node}' asks {len(chosen)} questions",
@@ -238,6 +240,17 @@ def find_question(run: Run, node: str | None) -> PendingCall:
             run=run,
         )
     raise NotFound("waiting question", node, hint=f"waiting: {paths}")
+
+
+def _whole_name(pending: PendingCall) -> str:
+    """Give the path of a question, with its run before it where that is a child run."""
+    return pending.path if pending.run_id is None else f"{pending.run_id}:{pending.path}"
+
+
+def _listed(waiting: Sequence[PendingCall]) -> str:
+    """List questions by their paths; those of several child runs may have the same one."""
+    paths = [p.path for p in waiting]
+    return ", ".join(p.path if paths.count(p.path) == 1 else _whole_name(p) for p in waiting)
 
 
 def _names(path: str) -> tuple[str, str]:

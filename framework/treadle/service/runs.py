@@ -834,7 +834,8 @@ class Runs:
     ) -> Run:
         """Answer the question of a node, and let the run go on from there; other questions stay open.
 
-        Shapes: `node` is the id of the node that asks, or the path of its step; it may be left out where one question waits. An approval
+        Shapes: `node` is the id of the node that asks, or the path of its step, with ``RUN:`` before it where several child runs
+        ask at the same path; it may be left out where one question waits. An approval
         takes a `decision`, a choice one of its choices, an input or an edit a `value` that fits its form. What a child run asks is
         answered at the run itself, too.
 
