@@ -2,7 +2,8 @@
 
 Rules. A `console` block's `$ treadle …` lines name commands and options that exist, and its `$ make …` lines
 name targets. A `python` block runs, in the order of its page, in a project made by `treadle init`, where the
-offline model answers. A block whose fence line says `skip: REASON` is left alone; the reason is part of the page.
+offline model answers. A `yaml` block that is a whole agent or workflow is valid in such a project. A block whose fence
+line says `skip: REASON` is left alone; the reason is part of the page.
 """
 
 import os
@@ -141,6 +142,20 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
         env=environ,
     )
     assert done.returncode == 0, done.stderr
+
+
+def whole_documents() -> list[Block]:
+    return [b for b in blocks("yaml") if re.search(r"^kind: (agent|workflow)$", b.text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("block", whole_documents(), ids=str)
+def test_a_whole_document_of_a_page_is_valid(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["-q", "init", "."]) == 0
+    Path("page.yaml").write_text(block.text, encoding="utf-8")
+    assert invoke(["validate", "page.yaml"]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
