@@ -423,3 +423,11 @@ async def test_the_threads_of_children_can_be_deleted_when_they_are_done_and_not
         await it.treadle.threads.delete(thread)
         with pytest.raises(NotFound):
             await it.treadle.threads.get(thread)
+
+
+@pytest.mark.parametrize("thread", ["new", "mine", "fork"])
+async def test_the_last_thread_is_that_of_the_run_and_none_of_its_children(flow, thread):
+    it = flow(TWO.replace("THREAD", f"thread: {thread},"), script=echo)
+    run = await it.run()
+    assert run.status == "completed"
+    assert (await it.treadle.threads.get("@last")).id == run.thread_id

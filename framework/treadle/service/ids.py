@@ -44,13 +44,22 @@ async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:
 
 
 async def _newest(treadle: Treadle, cls: type[Findable]) -> str | None:
-    """Give the id of the newest object; of runs that of the newest one that is no other's child."""
+    """Give the id of the newest object; a run that is another's child, or a thread of such runs alone, does not count."""
     after: str | None = None
     while True:
         page = await treadle.store.list(cls, treadle.tenant, limit=1 if after is None else 100, after=after)
         for found in page:
-            if not isinstance(found, Run) or found.parent_id is None:
-                return found.id
+            if isinstance(found, Run) and found.parent_id is not None:
+                continue
+            if isinstance(found, Thread) and await _is_inner(treadle, found):
+                continue
+            return found.id
         if not page:
             return None
         after = page[-1].id
+
+
+async def _is_inner(treadle: Treadle, thread: Thread) -> bool:
+    """Tell whether a thread is there for child runs only."""
+    runs = await treadle.store.list(Run, treadle.tenant, parent=thread.id, limit=100, order="asc")
+    return bool(runs) and all(run.parent_id is not None for run in runs)
