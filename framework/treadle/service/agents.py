@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from treadle.definition.load import find_document, find_project, load, split_target
-from treadle.errors import ConfigurationError, Conflict, NotFound, Repeated, StateError
+from treadle.errors import ConfigurationError, Conflict, Repeated, StateError
 from treadle.objects.agent import Agent, AgentSpec, Instructions, ModelSpec
 from treadle.objects.tool import FunctionTool
-from treadle.service.ids import one_id
+from treadle.service import documents
 from treadle.service.requests import request_of
 from treadle.service.resources import completed
 from treadle.store.base import Order, Request
@@ -187,64 +186,37 @@ class Agents:
 
         Errors: DefinitionError, NotFound, ConfigurationError.
         """
-        treadle = self._treadle
-        path = find_document(target, kind="agent", project_root=treadle.root)
-        project = find_project(path.resolve().parent)
-        if project is not None and project.parent != treadle.root:
+        file = documents.read(self._treadle, target, kind="agent")
+        agents = [d for d in file.loaded.documents if isinstance(d.spec, AgentSpec)]
+        meant = file.meant(agents)
+        workflows = [d.name for d in file.loaded.workflows if not file.name or d.name == file.name]
+        if workflows and (not meant or meant[0].name != file.name):
             raise ConfigurationError(
-                f"{path} belongs to the project {project}, and this treadle works in {treadle.root}",
-                hint=f"open it there: Treadle(project='{project.parent}')",
-            )
-        loaded = load([path], project=treadle.project, root=treadle.root if project else None)
-        loaded.raise_if_bad()
-        name = split_target(target)[1] or (target if str(path) != target else None)
-        agents = [d for d in loaded.documents if isinstance(d.spec, AgentSpec)]
-        chosen = [d for d in agents if d.name == name] if name and len(agents) > 1 else agents
-        workflows = [d.name for d in loaded.workflows if not name or d.name == name]
-        if workflows and (not chosen or chosen[0].name != name):
-            raise ConfigurationError(
-                f"{path} declares the workflow '{workflows[0]}', and an agent is asked for",
+                f"{file.path} declares the workflow '{workflows[0]}', and an agent is asked for",
                 hint="run it: treadle run, or treadle.workflows.run"
-                + (f"; for its agent name it: {path}#{agents[0].name}" if agents and not name else ""),
+                + (
+                    f"; for its agent name it: {file.path}#{agents[0].name}"
+                    if agents and not file.name
+                    else ""
+                ),
             )
-        if not chosen:
-            raise NotFound(
-                "agent", target, hint=f"{path} declares: {', '.join(d.name or '?' for d in agents) or 'none'}"
-            )
-        if len(chosen) > 1:
-            names = ", ".join(f"{path}#{d.name}" for d in chosen)
-            raise ConfigurationError(f"{path} declares several agents", hint=f"name one: {names}")
-        spec = chosen[0].spec
-        assert isinstance(spec, AgentSpec)
-        return spec
+        return cast("AgentSpec", file.one(meant, agents).spec)
 
     async def open(self, target: str) -> Agent:
         """Give the agent that a person names: a file, a name in the project, a stored name, an id or its prefix.
 
         Errors: NotFound; those of `apply`.
         """
-        treadle = self._treadle
         if target.startswith("asst_"):
             return await self.get(target)
-        try:
-            return await self.apply(target)
-        except NotFound as e:
-            stored = await treadle.store.agent_named(treadle.tenant, target)
-            if stored is None:
-                raise e from None
-            return stored
+        return await documents.applied_or_stored(self._treadle, Agent, target, self.apply)
 
     async def get(self, agent: str, *, version: int | None = None) -> Agent:
         """Give an agent by its id, a unique beginning of it, or its name.
 
         Errors: NotFound.
         """
-        treadle = self._treadle
-        named = None if version else await treadle.store.agent_named(treadle.tenant, agent)
-        if named is not None:
-            return named
-        id_ = await one_id(treadle, Agent, agent)
-        return await treadle.store.get(Agent, treadle.tenant, id_, version=version)
+        return await documents.get(self._treadle, Agent, agent, version)
 
     async def list(
         self, *, limit: int = 20, order: Order = "desc", after: str | None = None, before: str | None = None
@@ -260,7 +232,4 @@ class Agents:
 
         Errors: NotFound.
         """
-        treadle = self._treadle
-        found = await self.get(agent)
-        await treadle.store.delete(treadle.tenant, found, now_ms=treadle.clock.now_ms())
-        return found
+        return await documents.delete(self._treadle, await self.get(agent))

@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from treadle.definition.load import Document, Loaded, find_document, find_project, load, split_target
 from treadle.engine.child_runs import Made
 from treadle.engine.executor import Prepared
 from treadle.engine.plan import check_inputs, narrowed
 from treadle.engine.scheduler import start
 from treadle.engine.workflow_plan import with_model
 from treadle.errors import (
-    ConfigurationError,
     Conflict,
     NotFound,
     Repeated,
@@ -30,7 +28,7 @@ from treadle.objects.message import Message
 from treadle.objects.run import Run, RunOverrides
 from treadle.objects.thread import Thread
 from treadle.objects.workflow import Pin, Workflow, WorkflowSpec
-from treadle.service.ids import one_id
+from treadle.service import documents
 from treadle.service.lifetime import lifetime_s
 from treadle.service.requests import request_of
 from treadle.service.threads import append
@@ -40,6 +38,7 @@ from treadle.steps.node import ChildRequest, WorkflowPlan
 from treadle.store.base import Graph, Order, Stored
 
 if TYPE_CHECKING:
+    from treadle.definition.load import Document, Loaded
     from treadle.graph.builder import Graph as BuiltGraph
     from treadle.graph.diff import GraphDiff
     from treadle.service import Treadle
@@ -156,32 +155,12 @@ class Workflows:
         return self._read(target)[1].workflow
 
     def _read(self, target: str) -> tuple[Loaded, Document]:
-        treadle = self._treadle
-        path = find_document(target, kind="workflow", project_root=treadle.root)
-        project = find_project(path.resolve().parent)
-        if project is not None and project.parent != treadle.root:
-            raise ConfigurationError(
-                f"{path} belongs to the project {project}, and this treadle works in {treadle.root}",
-                hint=f"open it there: Treadle(project='{project.parent}')",
-            )
-        loaded = load([path], project=treadle.project, root=treadle.root if project else None)
-        loaded.raise_if_bad()
-        name = split_target(target)[1] or (target if str(path) != target else None)
-        found = loaded.workflows
-        chosen = (
-            [d for d in found if d.name == name]
-            if name and (len(found) > 1 or "#" in target)
-            else list(found)
-        )
-        if not name and len(chosen) > 1:
-            chosen = _outermost(loaded, chosen)
-        if not chosen:
-            known = ", ".join(d.name or "?" for d in found) or "none"
-            raise NotFound("workflow", target, hint=f"{path} declares: {known}")
-        if len(chosen) > 1:
-            names = ", ".join(f"{path}#{d.name}" for d in chosen)
-            raise ConfigurationError(f"{path} declares several workflows", hint=f"name one: {names}")
-        return loaded, chosen[0]
+        file = documents.read(self._treadle, target, kind="workflow")
+        found = file.loaded.workflows
+        meant = file.meant(found)
+        if not file.name and len(meant) > 1:
+            meant = _outermost(file.loaded, meant)
+        return file.loaded, file.one(meant, found)
 
     # -- stored ----------------------------------------------------------------------------------------------
 
@@ -190,28 +169,16 @@ class Workflows:
 
         Errors: NotFound; those of `apply`.
         """
-        treadle = self._treadle
         if target.startswith("wf_"):
             return await self.get(target)
-        try:
-            return await self.apply(target)
-        except NotFound as e:
-            stored = await treadle.store.workflow_named(treadle.tenant, target)
-            if stored is None:
-                raise e from None
-            return stored
+        return await documents.applied_or_stored(self._treadle, Workflow, target, self.apply)
 
     async def get(self, workflow: str, *, version: int | None = None) -> Workflow:
         """Give a workflow by its id, a unique beginning of it, or its name.
 
         Errors: NotFound.
         """
-        treadle = self._treadle
-        named = await treadle.store.workflow_named(treadle.tenant, workflow)
-        if named is not None and version in (None, named.version):
-            return named
-        id_ = named.id if named is not None else await one_id(treadle, Workflow, workflow)
-        return await treadle.store.get(Workflow, treadle.tenant, id_, version=version)
+        return await documents.get(self._treadle, Workflow, workflow, version)
 
     async def list(
         self, *, limit: int = 20, order: Order = "desc", after: str | None = None, before: str | None = None
@@ -227,10 +194,7 @@ class Workflows:
 
         Errors: NotFound.
         """
-        treadle = self._treadle
-        found = await self.get(workflow)
-        await treadle.store.delete(treadle.tenant, found, now_ms=treadle.clock.now_ms())
-        return found
+        return await documents.delete(self._treadle, await self.get(workflow))
 
     def graph(self, workflow: Workflow) -> StepGraph:
         """Give the step graph that a run of a workflow walks."""
