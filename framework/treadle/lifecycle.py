@@ -63,6 +63,8 @@ START: Mapping[str, str] = {"run": "queued"}
 
 TERMINAL = _ENDS
 ACTIVE = frozenset(RUN) - TERMINAL
+RESTS = frozenset(f"thread.run.{status}" for status in (*TERMINAL, "requires_action"))
+"""The names of the events behind which nothing follows unless somebody outside does something."""
 
 
 def is_terminal(status: str) -> bool:

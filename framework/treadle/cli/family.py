@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from treadle.errors import StreamCut
-from treadle.lifecycle import TERMINAL, is_terminal
+from treadle.lifecycle import RESTS, is_terminal
 
 if TYPE_CHECKING:
     from treadle.objects.event import Event
@@ -19,8 +19,6 @@ AHEAD = 1000
 """How many events are read before somebody takes them."""
 PAGE = 500
 STEP = "thread.run.step."
-
-_RESTS = frozenset(f"thread.run.{status}" for status in (*TERMINAL, "requires_action"))
 
 Marks = Mapping[str, int]
 """How far each run of a family was read: the number of its last event, by the run's id."""
@@ -134,7 +132,7 @@ class _Family:
             self._begin(child)
         elif event.name in (f"{STEP}completed", f"{STEP}failed"):
             await self._finish(event)
-        elif event.run_id == self._root.id and event.name in _RESTS:
+        elif event.run_id == self._root.id and event.name in RESTS:
             await self._settle_all()
         await self._put(event)
 

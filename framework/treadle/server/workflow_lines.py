@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from treadle import wire
 from treadle.engine.stream import Follower
 from treadle.errors import NotFound, StreamCut
-from treadle.lifecycle import TERMINAL, is_terminal
+from treadle.lifecycle import RESTS, is_terminal
 from treadle.objects.run import Run
 from treadle.server import workflow_objects as told_as
 from treadle.service.event_lines import EventLines
+from treadle.service.journal import Journal, run_at
 from treadle.service.workflows import is_workflow_id
 
 if TYPE_CHECKING:
     from treadle.objects.event import Event
-    from treadle.objects.run_step import Step
     from treadle.objects.workflow import Workflow
     from treadle.server.app import Server
     from treadle.service import Treadle
@@ -38,7 +38,6 @@ PAGE = 500
 """How many events are read at once."""
 STEP, MESSAGE = "thread.run.step.", "thread.message."
 
-_RESTS = frozenset(f"thread.run.{status}" for status in (*TERMINAL, "requires_action"))
 _ENDS = frozenset(f"{STEP}{status}" for status in ("completed", "failed", "cancelled", "expired"))
 
 Place = tuple[int, ...]
@@ -191,7 +190,7 @@ class _Reader:
         inner = self._inner
         if inner is None or event.seq is None:
             return
-        if event.name not in _RESTS and (event.name not in _ENDS or event.object_id != inner.path):
+        if event.name not in RESTS and (event.name not in _ENDS or event.object_id != inner.path):
             return
         last = await self._treadle.store.last_event(self._run.tenant, inner.run.id)
         while not inner.is_over and inner.last < last:
@@ -301,10 +300,7 @@ class _Lines:
         self._tenant = run.tenant
         self._run = run
         self._workflow = workflow
-        self._by_seq: dict[int, Step] = {}
-        self._firsts: dict[str, Step] = {}
-        self._rows: dict[int, Step] = {}
-        self._known = 0
+        self._journal = Journal(treadle)
         self._children: dict[str, Run] = {}
         self._announced: dict[str, Json] = {}
         self._has_started = False
@@ -365,7 +361,7 @@ class _Lines:
         if message.role != "assistant":
             return
         # The step that wrote it is the event after it.
-        step = await self._at((event.seq or 0) + 1)
+        step = await self._journal.ended(self._id, (event.seq or 0) + 1)
         if step is not None and (told := told_as.node_step(self._run, step)) is not None:
             self._announce(_as_begun(told))
         begun = wire.message_begun(self._run, message_id, message.created_ms)
@@ -382,7 +378,7 @@ class _Lines:
         if event.data.get("kind") not in told_as.CALLED:
             return
         child = await self.child(str(event.data["child"])) if "child" in event.data else None
-        step = await self._first(path) if event.seq is not None else None
+        step = await self._journal.first(self._id, path) if event.seq is not None else None
         if step is not None and (told := told_as.node_step(self._run, step, child)) is not None:
             self._announce(_as_begun(told))
             return
@@ -390,7 +386,7 @@ class _Lines:
         self._announce(told_as.step_begun(self._run, path, event.data, now_ms=now_ms, child=child))
 
     async def _step_ends(self, event: Event) -> None:
-        step = await self._at(event.seq or 0)
+        step = await self._journal.ended(self._id, event.seq or 0)
         if step is None or step.edge == "retry":
             return
         child = await self.child(step.child) if step.child is not None else None
@@ -399,29 +395,6 @@ class _Lines:
             return
         self._announce(_as_begun(told))
         self._end(told)
-
-    async def _at(self, seq: int) -> Step | None:
-        """Give the step that ended with an event; the journal is read again only for what it lacked."""
-        if seq not in self._by_seq:
-            await self._read()
-        return self._by_seq.get(seq)
-
-    async def _first(self, path: str) -> Step | None:
-        """Give the first attempt of a step whose beginning is written down."""
-        if path not in self._firsts:
-            await self._read()
-        return self._firsts.get(path)
-
-    async def _read(self) -> None:
-        """Read the journal from the first row on that is not known to have ended."""
-        for step in await self._treadle.runs.steps(self._id, first=self._known):
-            self._rows[step.n] = step
-            if step.event_seq is not None:
-                self._by_seq[step.event_seq] = step
-            if step.path not in self._firsts or step.attempt <= self._firsts[step.path].attempt:
-                self._firsts[step.path] = step
-        while (known := self._rows.get(self._known)) is not None and not known.is_open:
-            self._known += 1
 
     # -- the run ---------------------------------------------------------------------------------------------
 
@@ -433,18 +406,7 @@ class _Lines:
             self._write(event.name, told_as.workflow_run(run, self._workflow))
             return
         self._has_started |= status == "in_progress"
-        until = event.data.get("until")
-        was: dict[str, object] = {
-            "status": "queued" if status == "created" else status,
-            "started_ms": run.started_ms if self._has_started else None,
-            "wake_ms": None if until is None else int(until) * 1000,
-            "ended_ms": None,
-            "usage": None,
-            "last_error": None,
-            "incomplete_reason": None,
-            "output": None,
-        }
-        shown = told_as.workflow_run(run.model_copy(update=was), self._workflow)
+        shown = told_as.workflow_run(run_at(run, event, has_started=self._has_started), self._workflow)
         if status == "requires_action" and not await self._still_waits(run, event):
             # What it waited for then was given since: nobody is asked for it again.
             shown["required_action"] = None

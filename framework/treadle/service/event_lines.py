@@ -18,6 +18,7 @@ from treadle import wire
 from treadle.errors import NotFound
 from treadle.lifecycle import is_terminal
 from treadle.objects.run import PendingCall
+from treadle.service.journal import Journal, had_ended, run_at
 
 if TYPE_CHECKING:
     from treadle.objects.agent import Agent
@@ -38,7 +39,7 @@ class EventLines:
         """Take the run's agent, whose fields are the run's where it does not change them."""
         self._treadle = treadle
         self._agent = agent
-        self._journal = _Journal(treadle)
+        self._journal = Journal(treadle)
         self._lines: list[wire.Json] = []
         self._announced: dict[str, wire.Json] = {}
         self._ended: set[str] = set()
@@ -156,7 +157,7 @@ class EventLines:
         group = self._journal.group(reply)
         # The end of a model call is not the end of its answer: that is appended, and then announced.
         is_last = step.kind != "model_call" or all(s.kind != "append_message" for s in group)
-        ended = [s for s in group if _had_ended(s, seq) or s.kind == "append_message"]
+        ended = [s for s in group if had_ended(s, seq) or s.kind == "append_message"]
         began = next((s.started_ms for s in ended if s.path == reply), None)
         run = await self._run_now(run_id)
         for found in wire.run_steps(run, ended, await self._treadle.runs.rows(run, ended)):
@@ -177,16 +178,9 @@ class EventLines:
             self._write(event.name, wire.run(run, self._agent))
             return
         self._has_started |= status == "in_progress"
-        was = {
-            "status": "queued" if status == "created" else status,
-            "started_ms": run.started_ms if self._has_started else None,
-            "ended_ms": None,
-            "usage": None,
-            "last_error": None,
-            "incomplete_reason": None,
-            "pending": await self._pending(run, event.seq or 0) if status == "requires_action" else (),
-        }
-        self._write(event.name, wire.run(run.model_copy(update=was), self._agent))
+        pending = await self._pending(run, event.seq or 0) if status == "requires_action" else ()
+        was = run_at(run, event, has_started=self._has_started, pending=pending)
+        self._write(event.name, wire.run(was, self._agent))
 
     async def _pending(self, run: Run, seq: int) -> tuple[PendingCall, ...]:
         """Give the calls that a run waited for at an event: those for a person, and else those for its client."""
@@ -221,47 +215,6 @@ class EventLines:
         self._lines.append({"event": name, "data": found})
 
 
-class _Journal:
-    """A run's journal as far as it is known: rows that have ended do not change, so only what follows is read again."""
-
-    def __init__(self, treadle: Treadle) -> None:
-        self._treadle = treadle
-        self._rows: dict[int, Step] = {}
-        self._by_seq: dict[int, Step] = {}
-        self._by_path: dict[str, Step] = {}
-        self._groups: dict[str, dict[int, Step]] = {}
-        self._known = 0
-
-    async def at(self, run_id: str, path: str, seq: int) -> Step | None:
-        """Give the step that an event is of, with the journal known up to it; None where the journal has none."""
-        if seq not in self._by_seq:
-            await self._read(run_id)
-        return self._by_seq.get(seq) or self._by_path.get(path)
-
-    def group(self, reply: str) -> list[Step]:
-        """Give the steps that a model call is and made ready, in order."""
-        found = self._groups.get(reply, {})
-        return [found[n] for n in sorted(found)]
-
-    async def open_at(self, run_id: str, seq: int) -> list[Step]:
-        """Give the calls that had begun and not ended at an event, in the order in which they were asked for."""
-        await self._read(run_id)
-        found = [s for s in self._by_path.values() if s.call_index is not None and not _had_ended(s, seq)]
-        return sorted(found, key=lambda s: (s.reply_seq or 0, s.call_index or 0))
-
-    async def _read(self, run_id: str) -> None:
-        """Read the rows from the first one on that is not known to have ended."""
-        for step in await self._treadle.runs.steps(run_id, first=self._known):
-            self._rows[step.n] = self._by_path[step.path] = step
-            if step.event_seq is not None:
-                self._by_seq[step.event_seq] = step
-            reply = step.path if step.kind == "model_call" else step.cause
-            if reply is not None:
-                self._groups.setdefault(reply, {})[step.n] = step
-        while (known := self._rows.get(self._known)) is not None and not known.is_open:
-            self._known += 1
-
-
 def _pending(step: Step, row: Message, waits: str) -> PendingCall:
     call = row.tool_calls[step.call_index or 0]
     decided = step.decision.arguments if step.decision is not None and waits != "approval" else None
@@ -275,8 +228,3 @@ def _pending(step: Step, row: Message, waits: str) -> PendingCall:
         "call": call,
     }
     return PendingCall.model_validate(said)
-
-
-def _had_ended(step: Step, seq: int) -> bool:
-    """Tell whether a step had ended for good at an event."""
-    return step.event_seq is not None and step.event_seq <= seq and step.edge != "retry"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from treadle import wire
 from treadle.errors import NotFound
 from treadle.lifecycle import is_terminal
+from treadle.service.journal import Journal, run_at
 from treadle.service.workflow_wire import step_begun, workflow_run, workflow_step
 
 if TYPE_CHECKING:
     from treadle.objects.event import Event
-    from treadle.objects.run_step import Step
     from treadle.objects.workflow import Workflow
     from treadle.service import Treadle
 
@@ -27,7 +27,7 @@ class WorkflowEventLines:
         """Take the run's workflow."""
         self._treadle = treadle
         self._workflow = workflow
-        self._by_seq: dict[int, Step] = {}
+        self._journal = Journal(treadle)
         self._has_started = False
 
     async def of(self, event: Event) -> list[wire.Json]:
@@ -60,18 +60,8 @@ class WorkflowEventLines:
         run = await self._treadle.runs.get(event.run_id, output=False)
         if event.name.endswith(".in_progress"):
             return step_begun(run, id_, event.data, now_ms=self._treadle.clock.now_ms())
-        step = await self._step(event)
+        step = None if event.seq is None else await self._journal.ended(event.run_id, event.seq)
         return None if step is None else workflow_step(run, step)
-
-    async def _step(self, event: Event) -> Step | None:
-        """Give the step that ended with an event; the journal is read again only for what it lacked."""
-        if event.seq is None:
-            return None
-        if event.seq not in self._by_seq:
-            for step in await self._treadle.runs.steps(event.run_id):
-                if step.event_seq is not None:
-                    self._by_seq[step.event_seq] = step
-        return self._by_seq.get(event.seq)
 
     async def _run(self, event: Event) -> wire.Json:
         run = await self._treadle.runs.get(event.run_id)
@@ -79,17 +69,6 @@ class WorkflowEventLines:
         if is_terminal(run.status) and status == run.status:
             return workflow_run(run, self._workflow)
         self._has_started |= status == "in_progress"
-        until = event.data.get("until")
-        was: dict[str, object] = {
-            "status": "queued" if status == "created" else status,
-            "started_ms": run.started_ms if self._has_started else None,
-            "wake_ms": None if until is None else int(until) * 1000,
-            "ended_ms": None,
-            "usage": None,
-            "last_error": None,
-            "incomplete_reason": None,
-            "output": None,
-        }
-        if status != run.status:
-            was["pending"] = ()
-        return workflow_run(run.model_copy(update=was), self._workflow)
+        pending = run.pending if status == run.status else ()
+        was = run_at(run, event, has_started=self._has_started, pending=pending)
+        return workflow_run(was, self._workflow)
