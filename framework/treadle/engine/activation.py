@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from rpds import HashTrieMap
 
+from treadle.errors import GraphError
 from treadle.objects.run_step import Step
 
 DISPATCHED, CHILD, PERSON, TIMER, ANSWERED = "dispatched", "child", "person", "timer", "answered"
@@ -57,3 +58,19 @@ class State(NamedTuple):
     frames: HashTrieMap[str, Any] = HashTrieMap()
     values: HashTrieMap[str, Any] = HashTrieMap()
     recorded: HashTrieMap[str, HashTrieMap[int, Step]] = HashTrieMap()
+
+
+def activation_of(state: State, step: Step) -> Activation:
+    """Give what made a step ready or open.
+
+    Errors: GraphError when the step is not one that could have run.
+    """
+    for activation in state.ready:
+        if activation.path == step.path:
+            return activation
+    for activation, _ in state.open:
+        if activation.path == step.path:
+            return activation
+    raise GraphError(
+        f"step '{step.path}' could not have run here: the journal is of another graph", node=step.node
+    )

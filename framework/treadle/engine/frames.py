@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, cast
 from rpds import HashTrieMap
 
 from treadle.definition.flow import ITEM, ROUND
-from treadle.engine.activation import Activation, State
+from treadle.engine.activation import Activation, State, activation_of
 from treadle.errors import GraphError
 from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.run import RunError
@@ -115,7 +115,7 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     if step.status == "cancelled":
         # What nothing waits for any more may be out of sight already.
         return _without(state, step, is_over=True)
-    activation = _find(state, step)
+    activation = activation_of(state, step)
     if step.status == "in_progress":
         state = _without(state, step, is_over=False)
         return state._replace(open=(*state.open, (activation, step)))
@@ -160,18 +160,6 @@ def _record(state: State, of: str, step: Step) -> State:
 
 def _is_there(state: State, path: str) -> bool:
     return any(a.path == path for a in state.ready) or any(o[0].path == path for o in state.open)
-
-
-def _find(state: State, step: Step) -> Activation:
-    for activation in state.ready:
-        if activation.path == step.path:
-            return activation
-    for activation, _ in state.open:
-        if activation.path == step.path:
-            return activation
-    raise GraphError(
-        f"step '{step.path}' could not have run here: the journal is of another graph", node=step.node
-    )
 
 
 def _without(state: State, step: Step, *, is_over: bool) -> State:

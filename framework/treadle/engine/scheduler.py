@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from treadle.engine import frames
-from treadle.engine.activation import Activation, State
+from treadle.engine.activation import Activation, State, activation_of
 from treadle.errors import GraphError
 from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.run_step import Step
@@ -35,7 +35,7 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     """
     if graph.is_workflow:
         return frames.fold(graph, state, step)
-    activation = _find(state, step)
+    activation = activation_of(state, step)
     path, n = step.path, max(state.n, step.n + 1)
     ready, opened, left = state.ready, state.open, state.left
     if step.edge == "retry":
@@ -90,18 +90,6 @@ def fold_all(graph: StepGraph, steps: Iterable[Step]) -> State:
     for step in steps:
         state = fold(graph, state, step)
     return state
-
-
-def _find(state: State, step: Step) -> Activation:
-    for activation in state.ready:
-        if activation.path == step.path:
-            return activation
-    for activation, _ in state.open:
-        if activation.path == step.path:
-            return activation
-    raise GraphError(
-        f"step '{step.path}' could not have run here: the journal is of another graph", node=step.node
-    )
 
 
 def _enter(graph: StepGraph, state: State, source: str, step: Step | None) -> State:

@@ -178,23 +178,13 @@ def find_pending(run: Run, call_id: str | None) -> PendingCall:
     """
     waiting = run.required_approvals
     if not waiting:
-        raise StateError(
-            f"run {run.id} is {run.status}: no call of it waits for a person",
-            status=run.status,
-            event="decide",
-            run=run,
-        )
+        raise _undecided(run, "decide", f"run {run.id} is {run.status}: no call of it waits for a person")
     ids = [p.call.id for p in waiting if p.call is not None]
     if call_id is None:
         if len(waiting) == 1:
             return waiting[0]
-        raise StateError(
-            f"{len(waiting)} calls of run {run.id} wait for a person",
-            status=run.status,
-            event="decide",
-            hint=f"name one: {', '.join(ids)}",
-            run=run,
-        )
+        said = f"{len(waiting)} calls of run {run.id} wait for a person"
+        raise _undecided(run, "decide", said, among=", ".join(ids))
     for pending in waiting:
         if is_named(pending, call_id):
             return pending
@@ -209,22 +199,12 @@ def find_question(run: Run, node: str | None) -> PendingCall:
     waiting = run.required_answers
     if not waiting:
         still = " now: it asks when nothing else of it goes on" if run.status == "in_progress" else ""
-        raise StateError(
-            f"run {run.id} is {run.status}, and asks nothing{still}",
-            status=run.status,
-            event="answer",
-            run=run,
-        )
+        raise _undecided(run, "answer", f"run {run.id} is {run.status}, and asks nothing{still}")
     if node is None:
         if len(waiting) == 1:
             return waiting[0]
-        raise StateError(
-            f"run {run.id} asks {len(waiting)} questions",
-            status=run.status,
-            event="answer",
-            hint=f"name one: {_listed(waiting)}",
-            run=run,
-        )
+        said = f"run {run.id} asks {len(waiting)} questions"
+        raise _undecided(run, "answer", said, among=_listed(waiting))
     chosen = [p for p in waiting if node in (p.path, _whole_name(p))] or [
         p for p in waiting if node in _names(p.path)
     ]
@@ -232,14 +212,14 @@ def find_question(run: Run, node: str | None) -> PendingCall:
         return chosen[0]
     paths = _listed(chosen or waiting)
     if chosen:
-        raise StateError(
-            f"'{node}' asks {len(chosen)} questions",
-            status=run.status,
-            event="answer",
-            hint=f"name one: {paths}",
-            run=run,
-        )
+        raise _undecided(run, "answer", f"'{node}' asks {len(chosen)} questions", among=paths)
     raise NotFound("waiting question", node, hint=f"waiting: {paths}")
+
+
+def _undecided(run: Run, event: str, said: str, *, among: str | None = None) -> StateError:
+    """Say that it is not clear what of a run somebody decides on."""
+    hint = None if among is None else f"name one: {among}"
+    return StateError(said, status=run.status, event=event, hint=hint, run=run)
 
 
 def _whole_name(pending: PendingCall) -> str:
