@@ -611,7 +611,8 @@ async def test_a_call_of_an_agent_is_made_again_with_what_was_beside_it_kept(wor
     fork = await scene.runs.wait((await scene.runs.rerun(run.id, from_="tool_call#1/1")).id)
     assert (fork.status, fork.output) == ("completed", "Done again.")
     assert sorted(looked) == ["a", "b", "b"]
-    assert (await thread_of(scene, fork))[1:4] == (await thread_of(scene, run))[1:4]
+    # Results stand in the order in which the calls ended.
+    assert sorted((await thread_of(scene, fork))[1:4]) == sorted((await thread_of(scene, run))[1:4])
     steps = {s.path: s.kept for s in await scene.runs.steps(fork.id)}
     assert steps == {
         "model_call#1": f"{run.id} model_call#1",

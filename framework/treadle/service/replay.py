@@ -7,6 +7,7 @@ worked out again. A difference says that the graph is walked otherwise by now th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -208,11 +209,20 @@ def _difference(old: Sequence[Step], new: Sequence[Step]) -> str | None:
         if other is None:
             return f"step {path} is missing"
         for name in _COMPARED:
-            was, is_ = getattr(step, name), getattr(other, name)
+            was, is_ = _told(step, name), _told(other, name)
             if was != is_:
                 return f"step {path}: {name} was {_short(was)}, and now is {_short(is_)}"
     more = [path for path in now if path not in before]
     return f"step {more[0]} is new" if more else None
+
+
+def _told(step: Step, name: str) -> Any:
+    """Give a field of a step; which of the calls of a reply ended last is nothing that a walk decides."""
+    value = getattr(step, name)
+    return _CALL.sub(r"\1", value) if name == "cause" and value is not None else value
+
+
+_CALL = re.compile(r"^(tool_call#\d+)/\d+$")
 
 
 def _ended(steps: Sequence[Step]) -> dict[str, Step]:

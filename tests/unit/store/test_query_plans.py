@@ -22,7 +22,7 @@ OF_FILES = (
     "number_of_vector_store_file", "list_vector_store_files_asc", "list_vector_store_files_desc",
     "waiting_vector_store_files", "settle_vector_store_file", "get_file_batch", "cancel_batch_files",
 )  # fmt: skip
-OF_A_SWEEP = {"due_runs": "runs_active", "due_in_line": "runs_in_line", "forget_walkers": "runs_active"}
+OF_A_SWEEP = {"due_runs": "runs_active", "due_in_line": "runs_in_line", "forget_walkers": "(runs|children)_active"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_where_the_rows_of_a_fork_lie_is_found_thread_by_thread(connection):
 def test_a_sweep_reads_no_run_that_has_ended(connection, query, index):
     lines = [line for line in plan(connection, query) if re.search(r"\b(r|runs)\b", line)]
     assert lines
-    assert all(f"INDEX {index}" in line for line in lines), lines
+    assert all(re.search(f"INDEX {index}", line) for line in lines), lines
 
 
 @pytest.mark.parametrize("query", ["line_of_thread", "insert_run"])

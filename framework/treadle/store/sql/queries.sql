@@ -368,7 +368,7 @@ UPDATE walkers SET dead = 1 WHERE id = ?;
 DELETE FROM walkers WHERE dead AND id NOT IN (
   SELECT walker FROM runs WHERE parent IS NULL AND waits IS NULL
   AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND walker IS NOT NULL
-  UNION ALL SELECT walker FROM runs WHERE parent IS NOT NULL
+  UNION ALL SELECT walker FROM runs INDEXED BY children_active WHERE parent IS NOT NULL
   AND status IN ('queued', 'in_progress', 'requires_action', 'cancelling') AND walker IS NOT NULL);
 
 -- name: list_walkers
