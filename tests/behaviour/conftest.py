@@ -1,14 +1,25 @@
-"""What the tests of behaviour share: a chat server that is the default endpoint, and a workflow with its treadles."""
+"""What the tests of behaviour share: a chat server, a workflow with its treadles, projects of commands, and terminals."""
 
 import asyncio
+import fcntl
 import inspect
 import json
+import os
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from treadle.cli import invoke
 from treadle.objects.run import Run
 from treadle.service import Treadle
 from treadle.testing.chat_server import ChatServer, Turn
@@ -128,3 +139,164 @@ async def _until(condition: Callable[[], Any]) -> None:
             if held:
                 return
             await asyncio.sleep(0)
+
+
+# -- commands ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Make the project of `treadle init` and go there."""
+    assert invoke(["-q", "init", str(tmp_path)]) == 0
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def asked_weather(weather: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Make the project of `treadle init`, go there and run its agent once."""
+    assert invoke(["-q", "run", "weather", "What's the weather in Paris, in Fahrenheit?"]) == 0
+    capsys.readouterr()
+    return weather
+
+
+@pytest.fixture
+def labels_agent() -> str:
+    """Give the document of an agent whose tool is its client's to run."""
+    return LABELS
+
+
+LABELS = """\
+version: 1.0.0
+kind: agent
+name: labels
+model: offline
+tools:
+  - type: function
+    name: pick_label_format
+    description: Ask which label format a printer takes for a carrier.
+    parameters:
+      type: object
+      properties: {carrier: {type: string, description: The carrier.}}
+      required: [carrier]
+"""
+
+
+@pytest.fixture
+def on_terminal() -> Callable[..., "Terminal"]:
+    """Give what runs a command on a pseudo-terminal of its own."""
+    return Terminal
+
+
+@pytest.fixture
+def on_plain_terminal() -> Callable[..., "Terminal"]:
+    """Give what runs a command on a wide pseudo-terminal without colors."""
+    return partial(Terminal, columns=200, NO_COLOR="1")
+
+
+PATIENCE_S = 30.0
+ESCAPE = re.compile(r"\x1b\[(\d*)([A-Za-z])|\x1b\[[\d;?]*[a-zA-Z]")
+ON_TERMINAL = (
+    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from treadle.cli import main; main()"
+)
+"""Makes the pseudo-terminal the one whose Ctrl-C reaches the command, then runs it."""
+
+
+class Terminal:
+    """A command on a pseudo-terminal: type to it, wait for what it writes, look at the screen."""
+
+    def __init__(self, *arguments: str, columns: int = 100, lines: int = 40, **environment: str) -> None:
+        self.written = ""
+        self._seen = 0
+        self._columns = columns
+        self._fd, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        mine = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ON_TERMINAL, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=mine | {"TERM": "xterm"} | environment,
+            start_new_session=True,
+        )
+        os.close(slave)
+
+    def type(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Read until a text is on the way that was not there before."""
+        while text not in self.written[self._seen :]:
+            assert self._read(), f"the command ended without {text!r}: {self.written!r}"
+        self._seen = self.written.index(text, self._seen) + len(text)
+
+    def interrupt(self, text: str) -> None:
+        """Type Ctrl-C until a text comes: one that arrives just before the command waits for a key is not seen."""
+        self._until(text, lambda: self.type("\x03"))
+
+    def receives(self, number: int, *, until: str) -> None:
+        """Send a signal until a text comes, as `interrupt` does."""
+        self._until(until, lambda: self.process.send_signal(number))
+
+    def _until(self, text: str, again: Callable[[], None]) -> None:
+        place = len(self.written)
+        for _ in range(10):
+            again()
+            while text not in self.written[place:] and select.select([self._fd], [], [], 2.0)[0]:
+                assert self._read(), f"the command ended without {text!r}: {self.written!r}"
+            if text in self.written[place:]:
+                break
+        self._seen = self.written.index(text, place) + len(text)
+
+    def end(self) -> int:
+        """Read what is left and give the exit code."""
+        while self._read():
+            pass
+        os.close(self._fd)
+        assert "Traceback" not in self.written
+        return self.process.wait(timeout=PATIENCE_S)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._fd], [], [], PATIENCE_S)
+        assert ready, f"nothing more came: {self.written!r}"
+        try:
+            piece = os.read(self._fd, 65536)
+        except OSError:
+            return False
+        self.written += piece.decode(errors="replace")
+        return bool(piece)
+
+    @property
+    def screen(self) -> list[str]:
+        """Give the rows that are left on the screen, colors dropped."""
+        rows, row, column = [""], 0, 0
+        text, place = self.written, 0
+        while place < len(text):
+            found = ESCAPE.match(text, place)
+            if found:
+                place = found.end()
+                match found[2]:
+                    case "A":
+                        row -= int(found[1] or 1)
+                    case "K":
+                        rows[row] = rows[row][:column]
+                    case "J":
+                        rows[row:] = [rows[row][:column]]
+                    case _:
+                        pass
+                continue
+            character, place = text[place], place + 1
+            if character == "\r":
+                column = 0
+            elif character == "\n":
+                row += 1
+                rows += [""] * (row + 1 - len(rows))
+            else:
+                if column == self._columns:
+                    row, column = row + 1, 0
+                    rows += [""] * (row + 1 - len(rows))
+                rows[row] = rows[row][:column].ljust(column) + character + rows[row][column + 1 :]
+                column += 1
+        return rows

@@ -1,13 +1,8 @@
 """Questions of workflows: how they are shown, asked on a terminal, and answered with `treadle runs answer`."""
 
-import fcntl
 import getpass
 import json
-import os
-import select
-import subprocess
-import sys
-import termios
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +12,9 @@ from treadle.cli import exit as codes
 from treadle.cli import invoke
 from treadle.store.check import check
 
-PATIENCE_S = 30.0
+Launch = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]
 ME = getpass.getuser()
-ON_TERMINAL = (
-    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from treadle.cli import main; main()"
-)
-
 PROJECT = """\
 version: 1.0.0
 kind: project
@@ -142,29 +133,14 @@ tools:
   - {type: function, name: delete_backups, call: "flow_steps:delete_backups", approval: always}
 """
 
-LABELS = """\
-version: 1.0.0
-kind: agent
-name: labels
-model: offline
-tools:
-  - type: function
-    name: pick_label_format
-    description: Ask which label format a printer takes for a carrier.
-    parameters:
-      type: object
-      properties: {carrier: {type: string, description: The carrier.}}
-      required: [carrier]
-"""
-
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels_agent: str) -> Path:
     """Make a project whose workflows ask people, and go there."""
     (tmp_path / "treadle.yaml").write_text(PROJECT)
     (tmp_path / "flow_steps.py").write_text(STEPS)
     (tmp_path / "ops.agent.yaml").write_text(OPS)
-    (tmp_path / "labels.agent.yaml").write_text(LABELS)
+    (tmp_path / "labels.agent.yaml").write_text(labels_agent)
     workflows = {
         "consent": CONSENT, "several": SEVERAL, "calls": CALLS, "items": ITEMS, "cleaning": AGENTS,
     }  # fmt: skip
@@ -335,55 +311,10 @@ def test_calls_of_agents_within_are_approved_and_submitted_at_the_run(folder: Pa
 # -- on a terminal -----------------------------------------------------------------------------------------------
 
 
-class Terminal:
-    """A command on a pseudo-terminal: type to it, and wait for what it writes."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.written = ""
-        self._seen = 0
-        self._fd, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x28\x00\xc8\x00\x00\x00\x00\x00")
-        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_TERMINAL, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environ | {"TERM": "xterm", "NO_COLOR": "1"},
-            start_new_session=True,
-        )
-        os.close(slave)
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Read until a text is on the way that was not there before."""
-        while text not in self.written[self._seen :]:
-            assert self._read(), f"the command ended without {text!r}: {self.written!r}"
-        self._seen = self.written.index(text, self._seen) + len(text)
-
-    def end(self) -> int:
-        """Read what is left and give the exit code."""
-        while self._read():
-            pass
-        os.close(self._fd)
-        assert "Traceback" not in self.written
-        return self.process.wait(timeout=PATIENCE_S)
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], PATIENCE_S)
-        assert ready, f"nothing more came: {self.written!r}"
-        try:
-            piece = os.read(self._fd, 65536)
-        except OSError:
-            return False
-        self.written += piece.decode(errors="replace")
-        return bool(piece)
-
-
-def test_a_person_is_asked_for_consent_with_a_comment(folder: Path, capsys: Captured) -> None:
-    terminal = Terminal("run", "consent", "Words")
+def test_a_person_is_asked_for_consent_with_a_comment(
+    folder: Path, capsys: Captured, on_plain_terminal: Launch
+) -> None:
+    terminal = on_plain_terminal("run", "consent", "Words")
     terminal.wait_for("approve? [y]es / [n]o, + comment / [l]ater:  ")
     terminal.type("perhaps\n")
     terminal.wait_for("answer y, n or l")
@@ -393,8 +324,10 @@ def test_a_person_is_asked_for_consent_with_a_comment(folder: Path, capsys: Capt
     assert shown(capsys)["output"] == {"by": ME}
 
 
-def test_a_person_fills_in_choices_forms_and_texts(folder: Path, capsys: Captured) -> None:
-    terminal = Terminal("run", "several")
+def test_a_person_fills_in_choices_forms_and_texts(
+    folder: Path, capsys: Captured, on_plain_terminal: Launch
+) -> None:
+    terminal = on_plain_terminal("run", "several")
     terminal.wait_for("choice, by number or text (empty: later):  ")
     terminal.type("3\n")
     terminal.wait_for("answer with 1 to 2")
@@ -413,14 +346,16 @@ def test_a_person_fills_in_choices_forms_and_texts(folder: Path, capsys: Capture
     assert shown(capsys)["output"] == {"way": "right", "who": {"name": "Ann", "age": 3}, "text": "Bye"}
 
 
-def test_what_is_left_for_later_is_asked_again_by_the_command(folder: Path, capsys: Captured) -> None:
-    terminal = Terminal("run", "several")
+def test_what_is_left_for_later_is_asked_again_by_the_command(
+    folder: Path, capsys: Captured, on_plain_terminal: Launch
+) -> None:
+    terminal = on_plain_terminal("run", "several")
     for prompt in ("choice, by", "name (string", "value, or @FILE"):
         terminal.wait_for(prompt)
         terminal.type("\x15\n")
     assert terminal.end() == codes.REQUIRES_ACTION
     assert "Later:  treadle runs answer @last pick" in terminal.written
-    terminal = Terminal("runs", "answer", "@last", "pick")
+    terminal = on_plain_terminal("runs", "answer", "@last", "pick")
     terminal.wait_for("choice, by number or text (empty: later):  ")
     terminal.type("left\n")
     terminal.wait_for("name (string")
@@ -432,9 +367,11 @@ def test_what_is_left_for_later_is_asked_again_by_the_command(folder: Path, caps
     assert [question["step"] for question in questions] == ["form#1", "change#1"]
 
 
-def test_ctrl_c_at_a_question_cancels_the_run(folder: Path, capsys: Captured) -> None:
-    terminal = Terminal("run", "consent", "Words")
+def test_ctrl_c_at_a_question_cancels_the_run(
+    folder: Path, capsys: Captured, on_plain_terminal: Launch
+) -> None:
+    terminal = on_plain_terminal("run", "consent", "Words")
     terminal.wait_for("[l]ater:  ")
-    terminal.type("\x03")
+    terminal.interrupt("cancelling")
     assert terminal.end() == codes.INTERRUPTED
     assert shown(capsys)["status"] == "cancelled"

@@ -1,15 +1,11 @@
 """Calls that wait for a person: what is shown, what is asked on a terminal, and `treadle runs approve`."""
 
-import fcntl
 import getpass
 import json
-import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +17,10 @@ from treadle.cli import invoke
 from treadle.store.check import check
 from treadle.testing.chat_server import Call, ChatServer, Reply
 
-PATIENCE_S = 30.0
+Launch = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]
 Serve = Callable[..., ChatServer]
 ME = getpass.getuser()
-ON_TERMINAL = (
-    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from treadle.cli import main; main()"
-)
-
 PROJECT = """\
 version: 1.0.0
 kind: project
@@ -285,74 +277,18 @@ def test_what_is_agreed_to_is_shown_whole_and_does_nothing_to_the_terminal(
 # -- on a terminal -----------------------------------------------------------------------------------------------
 
 
-class Terminal:
-    """A command on a pseudo-terminal: type to it, and wait for what it writes."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.written = ""
-        self._seen = 0
-        self._fd, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x28\x00\xc8\x00\x00\x00\x00\x00")
-        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ON_TERMINAL, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environ | {"TERM": "xterm", "NO_COLOR": "1"},
-            start_new_session=True,
-        )
-        os.close(slave)
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Read until a text is on the way that was not there before."""
-        while text not in self.written[self._seen :]:
-            assert self._read(), f"the command ended without {text!r}: {self.written!r}"
-        self._seen = self.written.index(text, self._seen) + len(text)
-
-    def receives(self, number: int, *, until: str) -> None:
-        """Send a signal until a text comes: one that arrives just before the command waits for a key is not seen."""
-        place = len(self.written)
-        for _ in range(10):
-            self.process.send_signal(number)
-            while until not in self.written[place:] and select.select([self._fd], [], [], 2.0)[0]:
-                assert self._read(), f"the command ended without {until!r}: {self.written!r}"
-            if until in self.written[place:]:
-                break
-        self._seen = self.written.index(until, place) + len(until)
-
-    def end(self) -> int:
-        """Read what is left and give the exit code."""
-        while self._read():
-            pass
-        os.close(self._fd)
-        assert "Traceback" not in self.written
-        return self.process.wait(timeout=PATIENCE_S)
-
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], PATIENCE_S)
-        assert ready, f"nothing more came: {self.written!r}"
-        try:
-            piece = os.read(self._fd, 65536)
-        except OSError:
-            return False
-        self.written += piece.decode(errors="replace")
-        return bool(piece)
-
-
-def test_a_person_is_asked_and_may_leave_it_for_later(ops: Path, serve: Serve, capsys: Captured) -> None:
+def test_a_person_is_asked_and_may_leave_it_for_later(
+    ops: Path, serve: Serve, capsys: Captured, on_plain_terminal: Launch
+) -> None:
     serve(Reply(calls=[delete()]), Reply("Done."))
-    terminal = Terminal("run", "ops", "delete backups older than 90 days")
+    terminal = on_plain_terminal("run", "ops", "delete backups older than 90 days")
     terminal.wait_for('  ◆ delete_backups   wants to run with {"older_than_days": 90}')
     terminal.wait_for(f"    {PROMPT}")
     terminal.type("l\n")
     terminal.wait_for(LATER)
     assert terminal.end() == codes.REQUIRES_ACTION
     assert ran() == []
-    again = Terminal("runs", "approve", "@last")
+    again = on_plain_terminal("runs", "approve", "@last")
     again.wait_for("◆ delete_backups")
     again.wait_for(PROMPT)
     again.type("perhaps\n")
@@ -364,9 +300,9 @@ def test_a_person_is_asked_and_may_leave_it_for_later(ops: Path, serve: Serve, c
     assert ran() == ["deleted 90"]
 
 
-def test_a_person_may_change_the_arguments(ops: Path, serve: Serve) -> None:
+def test_a_person_may_change_the_arguments(ops: Path, serve: Serve, on_plain_terminal: Launch) -> None:
     server = serve(Reply(calls=[delete()]), Reply("Done."))
-    terminal = Terminal("run", "ops", "Clean up")
+    terminal = on_plain_terminal("run", "ops", "Clean up")
     terminal.wait_for(PROMPT)
     terminal.type("e\n")
     terminal.wait_for('arguments: {"older_than_days": 90}')
@@ -386,9 +322,11 @@ def test_a_person_may_change_the_arguments(ops: Path, serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("words", [["n ask Ada first"], ["no", "ask Ada first"]])
-def test_a_person_may_say_no_and_why(ops: Path, serve: Serve, words: list[str]) -> None:
+def test_a_person_may_say_no_and_why(
+    ops: Path, serve: Serve, words: list[str], on_plain_terminal: Launch
+) -> None:
     server = serve(Reply(calls=[delete()]), Reply("Then not."))
-    terminal = Terminal("run", "ops", "Clean up")
+    terminal = on_plain_terminal("run", "ops", "Clean up")
     terminal.wait_for(PROMPT)
     terminal.type(f"{words[0]}\n")
     for word in words[1:]:
@@ -400,9 +338,9 @@ def test_a_person_may_say_no_and_why(ops: Path, serve: Serve, words: list[str]) 
     assert "ask Ada first" in results(server)[0]
 
 
-def test_every_call_is_asked_about(ops: Path, serve: Serve) -> None:
+def test_every_call_is_asked_about(ops: Path, serve: Serve, on_plain_terminal: Launch) -> None:
     serve(Reply(calls=[delete(30, "a"), delete(60, "b")]), Reply("Done."))
-    terminal = Terminal("run", "ops", "Clean up")
+    terminal = on_plain_terminal("run", "ops", "Clean up")
     for days, answer in ((30, "n no"), (60, "y")):
         terminal.wait_for(f'wants to run with {{"older_than_days": {days}}}')
         terminal.wait_for(PROMPT)
@@ -412,9 +350,9 @@ def test_every_call_is_asked_about(ops: Path, serve: Serve) -> None:
     assert ran() == ["deleted 60"]
 
 
-def test_a_conversation_asks_too(ops: Path, serve: Serve) -> None:
+def test_a_conversation_asks_too(ops: Path, serve: Serve, on_plain_terminal: Launch) -> None:
     serve(Reply(calls=[delete()]), Reply("Done."))
-    terminal = Terminal("chat", "ops")
+    terminal = on_plain_terminal("chat", "ops")
     terminal.wait_for("> ")
     terminal.type("Clean up\n")
     terminal.wait_for(PROMPT)
@@ -426,9 +364,11 @@ def test_a_conversation_asks_too(ops: Path, serve: Serve) -> None:
     assert ran() == ["deleted 90"]
 
 
-def test_ctrl_c_at_the_question_cancels_the_run(ops: Path, serve: Serve, capsys: Captured) -> None:
+def test_ctrl_c_at_the_question_cancels_the_run(
+    ops: Path, serve: Serve, capsys: Captured, on_plain_terminal: Launch
+) -> None:
     serve(Reply(calls=[delete()]))
-    terminal = Terminal("run", "ops", "Clean up")
+    terminal = on_plain_terminal("run", "ops", "Clean up")
     terminal.wait_for(PROMPT)
     terminal.receives(signal.SIGINT, until="cancelling the run")
     assert terminal.end() == codes.INTERRUPTED
@@ -442,10 +382,16 @@ def test_ctrl_c_at_the_question_cancels_the_run(ops: Path, serve: Serve, capsys:
     [([], signal.SIGTERM, codes.TERMINATED), (["--detach"], signal.SIGINT, codes.INTERRUPTED)],
 )
 def test_the_run_goes_on_waiting_for_its_answer(
-    ops: Path, serve: Serve, capsys: Captured, more: list[str], number: int, code: int
+    ops: Path,
+    serve: Serve,
+    capsys: Captured,
+    more: list[str],
+    number: int,
+    code: int,
+    on_plain_terminal: Launch,
 ) -> None:
     serve(Reply(calls=[delete()]), Reply("Done."))
-    terminal = Terminal("run", "ops", "Clean up", *more)
+    terminal = on_plain_terminal("run", "ops", "Clean up", *more)
     terminal.wait_for(PROMPT)
     terminal.receives(number, until=LATER)
     assert terminal.end() == code

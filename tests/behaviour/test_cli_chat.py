@@ -14,14 +14,6 @@ TREADLE = [sys.executable, "-m", "treadle"]
 Captured = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Path:
-    assert invoke(["-q", "init", str(tmp_path)]) == 0
-    capsys.readouterr()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def chat(*arguments: str, lines: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*TREADLE, "chat", *arguments], input=lines, capture_output=True, text=True, check=False

@@ -22,14 +22,12 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Path:
+def weather(weather: Path, capsys: Captured) -> Path:
     """Make a project in which two runs were made on one thread, and go there."""
-    assert invoke(["-q", "init", str(tmp_path)]) == 0
-    monkeypatch.chdir(tmp_path)
     assert invoke(["-q", "run", "weather", "What's the weather in Paris?"]) == 0
     assert invoke(["-q", "run", "weather", "-c", "and in Oslo?"]) == 0
     capsys.readouterr()
-    return tmp_path
+    return weather
 
 
 def change(path: Path, sql: str) -> None:

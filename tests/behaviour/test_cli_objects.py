@@ -18,22 +18,6 @@ Captured = pytest.CaptureFixture[str]
 
 AGENT = "version: 1.0.0\nkind: agent\nname: {name}\nmodel: offline\ninstructions: {text}\n"
 
-CLIENT = (
-    "version: 1.0.0\nkind: agent\nname: labels\nmodel: offline\ntools:\n"
-    "  - {type: function, name: pick_label_format, description: Ask which label format a printer takes.,\n"
-    "     parameters: {type: object, properties: {}}}\n"
-)
-
-
-@pytest.fixture
-def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Path:
-    """Make the project of `treadle init`, go there and run its agent once."""
-    assert invoke(["-q", "init", str(tmp_path)]) == 0
-    monkeypatch.chdir(tmp_path)
-    assert invoke(["-q", "run", "weather", QUESTION]) == 0
-    capsys.readouterr()
-    return tmp_path
-
 
 def shown(capsys: Captured, *arguments: str, code: int = 0) -> str:
     """Give what a command writes to stdout."""
@@ -49,7 +33,7 @@ def document(capsys: Captured, *arguments: str, code: int = 0) -> Any:
 # -- runs --------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_shown_as_a_tree_with_times_and_tokens(weather: Path, capsys: Captured) -> None:
+def test_a_run_is_shown_as_a_tree_with_times_and_tokens(asked_weather: Path, capsys: Captured) -> None:
     lines = shown(capsys, "runs", "show", "@last").splitlines()
     assert lines[0].endswith("  completed")
     assert lines[2] == "model   offline (stand-in: picks tools by word overlap, it does not think)"
@@ -62,20 +46,20 @@ def test_a_run_is_shown_as_a_tree_with_times_and_tokens(weather: Path, capsys: C
     assert lines[-1] == ANSWER
 
 
-def test_a_run_as_json_has_its_steps(weather: Path, capsys: Captured) -> None:
+def test_a_run_as_json_has_its_steps(asked_weather: Path, capsys: Captured) -> None:
     run = document(capsys, "runs", "show", "@last")
     assert run["object"] == "thread.run"
     assert [step["type"] for step in run["steps"]] == ["tool_calls", "tool_calls", "message_creation"]
     assert run["usage"]["total_tokens"] == sum(step["usage"]["total_tokens"] for step in run["steps"])
 
 
-def test_a_run_is_found_by_the_beginning_of_its_id(weather: Path, capsys: Captured) -> None:
+def test_a_run_is_found_by_the_beginning_of_its_id(asked_weather: Path, capsys: Captured) -> None:
     id_ = document(capsys, "runs", "show", "@last")["id"]
     assert shown(capsys, "runs", "show", id_[:-3]).startswith(id_)
     assert shown(capsys, "runs", "show", id_).startswith(id_)
 
 
-def test_a_list_is_a_page_in_the_wires_envelope(weather: Path, capsys: Captured) -> None:
+def test_a_list_is_a_page_in_the_wires_envelope(asked_weather: Path, capsys: Captured) -> None:
     for text in ("and Oslo?", "and Lima?"):
         assert invoke(["-q", "run", "weather", "-c", text]) == 0
     capsys.readouterr()
@@ -87,7 +71,7 @@ def test_a_list_is_a_page_in_the_wires_envelope(weather: Path, capsys: Captured)
     assert document(capsys, "runs", "list", "-t", thread)["data"] == first["data"] + second["data"]
 
 
-def test_the_list_of_runs_has_a_row_each(weather: Path, capsys: Captured) -> None:
+def test_the_list_of_runs_has_a_row_each(asked_weather: Path, capsys: Captured) -> None:
     head, row = shown(capsys, "runs", "list").splitlines()
     assert head.split() == ["ID", "STATUS", "AGENT", "MODEL", "CREATED", "TIME", "TOKENS", "THREAD"]
     assert row.split()[1:4] == ["completed", "weather", "offline"]
@@ -105,9 +89,11 @@ def test_an_empty_store_has_empty_lists(
         capsys.readouterr()
 
 
-def test_outputs_are_checked_before_a_run_goes_on(weather: Path, capsys: Captured) -> None:
-    (weather / "labels.agent.yaml").write_text(CLIENT)
-    assert invoke(["run", "labels", "Which label format?"]) == codes.REQUIRES_ACTION
+def test_outputs_are_checked_before_a_run_goes_on(
+    asked_weather: Path, capsys: Captured, labels_agent: str
+) -> None:
+    (asked_weather / "labels.agent.yaml").write_text(labels_agent)
+    assert invoke(["run", "labels", "Which label format for UPS?"]) == codes.REQUIRES_ACTION
     capsys.readouterr()
     waiting = shown(capsys, "runs", "show", "@last")
     assert "◆ pick_label_format" in waiting
@@ -121,9 +107,11 @@ def test_outputs_are_checked_before_a_run_goes_on(weather: Path, capsys: Capture
     assert 'Runs in status "completed" do not accept tool outputs.' in capsys.readouterr().err
 
 
-def test_outputs_are_asked_for_only_on_a_terminal(weather: Path, capsys: Captured) -> None:
-    (weather / "labels.agent.yaml").write_text(CLIENT)
-    assert invoke(["run", "labels", "Which label format?"]) == codes.REQUIRES_ACTION
+def test_outputs_are_asked_for_only_on_a_terminal(
+    asked_weather: Path, capsys: Captured, labels_agent: str
+) -> None:
+    (asked_weather / "labels.agent.yaml").write_text(labels_agent)
+    assert invoke(["run", "labels", "Which label format for UPS?"]) == codes.REQUIRES_ACTION
     capsys.readouterr()
     done = subprocess.run(
         [*TREADLE, "runs", "submit", "@last"],
@@ -136,9 +124,9 @@ def test_outputs_are_asked_for_only_on_a_terminal(weather: Path, capsys: Capture
     assert "--output call_1=…" in done.stderr
 
 
-def test_a_run_that_waits_is_cancelled(weather: Path, capsys: Captured) -> None:
-    (weather / "labels.agent.yaml").write_text(CLIENT)
-    assert invoke(["run", "labels", "Which label format?"]) == codes.REQUIRES_ACTION
+def test_a_run_that_waits_is_cancelled(asked_weather: Path, capsys: Captured, labels_agent: str) -> None:
+    (asked_weather / "labels.agent.yaml").write_text(labels_agent)
+    assert invoke(["run", "labels", "Which label format for UPS?"]) == codes.REQUIRES_ACTION
     capsys.readouterr()
     assert document(capsys, "runs", "cancel", "@last")["status"] == "cancelling"
     assert document(capsys, "runs", "show", "@last")["status"] == "cancelled"
@@ -146,7 +134,7 @@ def test_a_run_that_waits_is_cancelled(weather: Path, capsys: Captured) -> None:
     assert "Cannot cancel run with status 'cancelled'." in capsys.readouterr().err
 
 
-def test_only_a_parked_run_is_resumed(weather: Path, capsys: Captured) -> None:
+def test_only_a_parked_run_is_resumed(asked_weather: Path, capsys: Captured) -> None:
     assert invoke(["runs", "resume", "@last"]) == codes.FAILED
     assert "only a run that is queued, or that its walker left, can be resumed" in capsys.readouterr().err
 
@@ -154,14 +142,14 @@ def test_only_a_parked_run_is_resumed(weather: Path, capsys: Captured) -> None:
 # -- threads -----------------------------------------------------------------------------------------------------
 
 
-def test_a_thread_is_shown_as_a_conversation(weather: Path, capsys: Captured) -> None:
+def test_a_thread_is_shown_as_a_conversation(asked_weather: Path, capsys: Captured) -> None:
     assert invoke(["threads", "show", "@last"]) == 0
     out, err = capsys.readouterr()
     assert out == f"user\n{QUESTION}\n\nassistant\n{ANSWER}\n\n"
     assert "2 messages" in err
 
 
-def test_a_long_thread_is_shown_whole(weather: Path, capsys: Captured) -> None:
+def test_a_long_thread_is_shown_whole(asked_weather: Path, capsys: Captured) -> None:
     import asyncio
 
     from treadle import Treadle
@@ -176,13 +164,13 @@ def test_a_long_thread_is_shown_whole(weather: Path, capsys: Captured) -> None:
     assert [m["content"][0]["text"]["value"] for m in shown_messages] == [f"line {i}" for i in range(230)]
 
 
-def test_the_list_of_threads_has_the_last_message(weather: Path, capsys: Captured) -> None:
+def test_the_list_of_threads_has_the_last_message(asked_weather: Path, capsys: Captured) -> None:
     _, row = shown(capsys, "threads", "list").splitlines()
     assert row.startswith("thread_")
     assert "assistant: Paris: 11 °C, rain." in row
 
 
-def test_nothing_is_deleted_where_nobody_can_be_asked(weather: Path, capsys: Captured) -> None:
+def test_nothing_is_deleted_where_nobody_can_be_asked(asked_weather: Path, capsys: Captured) -> None:
     for noun in ("threads", "agents"):
         name = "@last" if noun == "threads" else "weather"
         done = subprocess.run(
@@ -197,7 +185,7 @@ def test_nothing_is_deleted_where_nobody_can_be_asked(weather: Path, capsys: Cap
         assert len(document(capsys, noun, "list")["data"]) == 1
 
 
-def test_a_thread_is_deleted_with_its_runs(weather: Path, capsys: Captured) -> None:
+def test_a_thread_is_deleted_with_its_runs(asked_weather: Path, capsys: Captured) -> None:
     thread = document(capsys, "threads", "show", "@last")["id"]
     gone = document(capsys, "threads", "delete", "@last", "--yes")
     assert gone == {"id": thread, "object": "thread.deleted", "deleted": True}
@@ -208,8 +196,8 @@ def test_a_thread_is_deleted_with_its_runs(weather: Path, capsys: Captured) -> N
 # -- agents ------------------------------------------------------------------------------------------------------
 
 
-def test_applying_says_what_became_of_each_agent(weather: Path, capsys: Captured) -> None:
-    file = weather / "two.yaml"
+def test_applying_says_what_became_of_each_agent(asked_weather: Path, capsys: Captured) -> None:
+    file = asked_weather / "two.yaml"
     file.write_text(AGENT.format(name="a", text="A.") + "---\n" + AGENT.format(name="b", text="B."))
     words = [line.split("  ")[:2] for line in shown(capsys, "agents", "apply", "two.yaml").splitlines()]
     assert words == [["a", "created"], ["b", "created"]]
@@ -221,9 +209,9 @@ def test_applying_says_what_became_of_each_agent(weather: Path, capsys: Captured
     assert again == [["a", "unchanged, version 1"], ["b", "version 2"], ["weather", "unchanged, version 1"]]
 
 
-def test_nothing_is_applied_where_one_file_has_a_problem(weather: Path, capsys: Captured) -> None:
-    (weather / "good.yaml").write_text(AGENT.format(name="good", text="A."))
-    (weather / "bad.yaml").write_text("version: 1.0.0\nkind: agent\nname: bad\nmodle: offline\n")
+def test_nothing_is_applied_where_one_file_has_a_problem(asked_weather: Path, capsys: Captured) -> None:
+    (asked_weather / "good.yaml").write_text(AGENT.format(name="good", text="A."))
+    (asked_weather / "bad.yaml").write_text("version: 1.0.0\nkind: agent\nname: bad\nmodle: offline\n")
     assert invoke(["agents", "apply", "good.yaml", "bad.yaml"]) == codes.DEFINITION
     out, err = capsys.readouterr()
     assert out == ""
@@ -231,7 +219,7 @@ def test_nothing_is_applied_where_one_file_has_a_problem(weather: Path, capsys: 
     assert [agent["name"] for agent in document(capsys, "agents", "list")["data"]] == ["weather"]
 
 
-def test_an_agent_is_shown_by_name_and_version(weather: Path, capsys: Captured) -> None:
+def test_an_agent_is_shown_by_name_and_version(asked_weather: Path, capsys: Captured) -> None:
     text = shown(capsys, "agents", "show", "weather")
     assert "tools         get_weather, to_fahrenheit" in text
     assert "Look the weather up with `get_weather`; never guess it." in text
@@ -240,7 +228,7 @@ def test_an_agent_is_shown_by_name_and_version(weather: Path, capsys: Captured) 
     assert invoke(["agents", "show", "weather", "--version", "7"]) == codes.NOT_FOUND
 
 
-def test_a_deleted_agent_leaves_its_runs(weather: Path, capsys: Captured) -> None:
+def test_a_deleted_agent_leaves_its_runs(asked_weather: Path, capsys: Captured) -> None:
     gone = document(capsys, "agents", "delete", "weather", "--yes")
     assert gone["object"] == "assistant.deleted"
     assert document(capsys, "agents", "list")["data"] == []
@@ -251,7 +239,7 @@ def test_a_deleted_agent_leaves_its_runs(weather: Path, capsys: Captured) -> Non
 
 
 @pytest.mark.parametrize("target", ["weather", "agents/weather.agent.yaml"])
-def test_the_graph_of_an_agent_is_drawn(weather: Path, capsys: Captured, target: str) -> None:
+def test_the_graph_of_an_agent_is_drawn(asked_weather: Path, capsys: Captured, target: str) -> None:
     text = shown(capsys, "graph", target)
     assert text.splitlines()[0] == "START"
     assert "tool_calls → tool_call" in text
@@ -275,15 +263,15 @@ def test_a_graph_needs_neither_store_nor_tools_nor_model(
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.yaml", "treadle.yaml"]
 
 
-def test_the_trace_of_a_run_is_drawn(weather: Path, capsys: Captured) -> None:
+def test_the_trace_of_a_run_is_drawn(asked_weather: Path, capsys: Captured) -> None:
     run = document(capsys, "runs", "show", "@last")["id"]
     for target in ("@last", run, run[:12]):
         assert "get_weather" in shown(capsys, "graph", target, "-o", "mermaid")
 
 
-def test_a_stored_agent_is_drawn_where_no_file_declares_it(weather: Path, capsys: Captured) -> None:
+def test_a_stored_agent_is_drawn_where_no_file_declares_it(asked_weather: Path, capsys: Captured) -> None:
     agent = document(capsys, "agents", "show", "weather")["id"]
-    (weather / "agents/weather.agent.yaml").unlink()
+    (asked_weather / "agents/weather.agent.yaml").unlink()
     assert shown(capsys, "graph", "weather") == shown(capsys, "graph", agent)
     assert invoke(["graph", "absent"]) == codes.NOT_FOUND
 
@@ -304,7 +292,9 @@ def test_a_stored_agent_is_drawn_where_no_file_declares_it(weather: Path, capsys
         ["chat", "absent"],
     ],
 )
-def test_what_is_not_there_is_exit_code_6(weather: Path, capsys: Captured, arguments: list[str]) -> None:
+def test_what_is_not_there_is_exit_code_6(
+    asked_weather: Path, capsys: Captured, arguments: list[str]
+) -> None:
     assert invoke(arguments) == codes.NOT_FOUND
     out, err = capsys.readouterr()
     assert out == ""

@@ -44,35 +44,11 @@ inputs:
 instructions: "{{ name }} has {{ days }} days{% if vip %} and is a vip{% endif %}."
 """
 
-CLIENT = """\
-version: 1.0.0
-kind: agent
-name: labels
-model: offline
-tools:
-  - type: function
-    name: pick_label_format
-    description: Ask which label format a printer takes for a carrier.
-    parameters:
-      type: object
-      properties: {carrier: {type: string, description: The carrier.}}
-      required: [carrier]
-"""
-
 
 @pytest.fixture
-def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Path:
-    """Make the project of `treadle init` and go there."""
-    assert invoke(["-q", "init", str(tmp_path)]) == 0
-    capsys.readouterr()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels_agent: str) -> Path:
     """Give an empty folder with three agents, and go there."""
-    for name, text in {"hello": HELLO, "desk": INPUTS, "labels": CLIENT}.items():
+    for name, text in {"hello": HELLO, "desk": INPUTS, "labels": labels_agent}.items():
         (tmp_path / f"{name}.agent.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -195,9 +171,11 @@ def test_a_file_runs_in_its_own_project_and_the_hints_lead_there(
     assert invoke(["runs", "show", "@last", "--project", weather.name]) == 0
 
 
-def test_one_of_several_documents_is_named_behind_the_file(folder: Path, capsys: Captured) -> None:
+def test_one_of_several_documents_is_named_behind_the_file(
+    folder: Path, capsys: Captured, labels_agent: str
+) -> None:
     (folder / "two.yaml").write_text(
-        INPUTS.replace("{type: string}", "{type: string, default: Bo}") + "---\n" + CLIENT
+        INPUTS.replace("{type: string}", "{type: string, default: Bo}") + "---\n" + labels_agent
     )
     assert invoke(["-q", "run", "two.yaml#desk", "How many days?"]) == 0
     assert "30 days" in capsys.readouterr().out
@@ -374,9 +352,9 @@ def test_base_url_names_the_endpoint(folder: Path, capsys: Captured) -> None:
     assert capsys.readouterr().out == "Hello.\n"
 
 
-def test_a_limit_is_exit_code_7(folder: Path, serve: Serve, capsys: Captured) -> None:
+def test_a_limit_is_exit_code_7(folder: Path, serve: Serve, capsys: Captured, labels_agent: str) -> None:
     (folder / "short.agent.yaml").write_text(
-        CLIENT.replace("labels", "short").replace("tools:", "limits: {max_steps: 1}\ntools:")
+        labels_agent.replace("labels", "short").replace("tools:", "limits: {max_steps: 1}\ntools:")
     )
     assert invoke(["run", "short", "Which label format for UPS?"]) == codes.INCOMPLETE
     assert "incomplete (max_steps) after" in capsys.readouterr().err

@@ -52,21 +52,6 @@ model: offline
 instructions: Write.
 """
 
-ASKER = """\
-version: 1.0.0
-kind: agent
-name: labels
-model: offline
-tools:
-  - type: function
-    name: pick_label_format
-    description: Ask which label format a printer takes for a carrier.
-    parameters:
-      type: object
-      properties: {carrier: {type: string, description: The carrier.}}
-      required: [carrier]
-"""
-
 FLOW = """\
 version: 1.0.0
 kind: workflow

@@ -12,20 +12,6 @@ from treadle.cli import invoke
 
 Captured = pytest.CaptureFixture[str]
 QUESTION = "What's the weather in Paris, in Fahrenheit?"
-CLIENT = (
-    "version: 1.0.0\nkind: agent\nname: labels\nmodel: offline\ntools:\n"
-    "  - {type: function, name: pick_label_format, description: Ask which label format a printer takes.,\n"
-    "     parameters: {type: object, properties: {}}}\n"
-)
-
-
-@pytest.fixture
-def weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> Path:
-    assert invoke(["-q", "init", str(tmp_path)]) == 0
-    monkeypatch.chdir(tmp_path)
-    assert invoke(["-q", "run", "weather", QUESTION]) == 0
-    capsys.readouterr()
-    return tmp_path
 
 
 def shown(capsys: Captured, *arguments: str, code: int = 0) -> str:
@@ -34,7 +20,7 @@ def shown(capsys: Captured, *arguments: str, code: int = 0) -> str:
 
 
 def test_a_thread_goes_to_another_project_and_the_conversation_goes_on(
-    weather: Path, capsys: Captured
+    asked_weather: Path, capsys: Captured
 ) -> None:
     assert shown(capsys, "threads", "export", "@last", "-o", "chat.jsonl") == ""
     assert invoke(["threads", "import", "chat.jsonl", "--store", "other.db"]) == 0
@@ -48,7 +34,9 @@ def test_a_thread_goes_to_another_project_and_the_conversation_goes_on(
     assert invoke(["db", "check", "--store", "other.db"]) == 0
 
 
-def test_lines_go_through_pipes(weather: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_go_through_pipes(
+    asked_weather: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for form in ("jsonl", "wire"):
         text = shown(capsys, "threads", "export", "@last", "--format", form)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
@@ -56,7 +44,7 @@ def test_lines_go_through_pipes(weather: Path, capsys: Captured, monkeypatch: py
         assert "Paris: 11" in shown(capsys, "threads", "show", id_)
 
 
-def test_as_json_an_import_is_the_thread_and_its_numbers(weather: Path, capsys: Captured) -> None:
+def test_as_json_an_import_is_the_thread_and_its_numbers(asked_weather: Path, capsys: Captured) -> None:
     shown(capsys, "threads", "export", "@last", "-o", "chat.jsonl")
     dry = json.loads(shown(capsys, "threads", "import", "chat.jsonl", "--dry-run", "--json"))
     assert dry == {
@@ -74,10 +62,10 @@ def test_as_json_an_import_is_the_thread_and_its_numbers(weather: Path, capsys: 
     assert len(listed["data"]) == 2
 
 
-def test_a_wrong_line_exits_with_3_and_names_file_and_line(weather: Path, capsys: Captured) -> None:
+def test_a_wrong_line_exits_with_3_and_names_file_and_line(asked_weather: Path, capsys: Captured) -> None:
     shown(capsys, "threads", "export", "@last", "-o", "chat.jsonl")
-    lines = (weather / "chat.jsonl").read_text().splitlines(keepends=True)
-    (weather / "chat.jsonl").write_text("".join(lines[:3] + lines[4:]))
+    lines = (asked_weather / "chat.jsonl").read_text().splitlines(keepends=True)
+    (asked_weather / "chat.jsonl").write_text("".join(lines[:3] + lines[4:]))
     assert invoke(["threads", "import", "chat.jsonl"]) == codes.DEFINITION
     out, err = capsys.readouterr()
     assert out == ""
@@ -87,23 +75,27 @@ def test_a_wrong_line_exits_with_3_and_names_file_and_line(weather: Path, capsys
     assert len(json.loads(shown(capsys, "threads", "list", "--json"))["data"]) == 1
 
 
-def test_a_file_that_is_not_there_is_a_mistake_of_the_command_line(weather: Path, capsys: Captured) -> None:
+def test_a_file_that_is_not_there_is_a_mistake_of_the_command_line(
+    asked_weather: Path, capsys: Captured
+) -> None:
     assert invoke(["threads", "import", "nowhere.jsonl"]) == codes.USAGE
     assert "cannot read nowhere.jsonl: No such file" in capsys.readouterr().err
     assert invoke(["threads", "export", "@last", "-o", "no/where.jsonl"]) == codes.USAGE
     assert "cannot write no/where.jsonl" in capsys.readouterr().err
 
 
-def test_an_export_that_fails_leaves_the_file_as_it_was(weather: Path, capsys: Captured) -> None:
-    (weather / "chat.jsonl").write_text("old")
+def test_an_export_that_fails_leaves_the_file_as_it_was(asked_weather: Path, capsys: Captured) -> None:
+    (asked_weather / "chat.jsonl").write_text("old")
     assert invoke(["threads", "export", "thread_nobody", "-o", "chat.jsonl"]) == codes.NOT_FOUND
-    assert (weather / "chat.jsonl").read_text() == "old"
-    assert [p.name for p in weather.iterdir() if p.name.endswith(".part")] == []
+    assert (asked_weather / "chat.jsonl").read_text() == "old"
+    assert [p.name for p in asked_weather.iterdir() if p.name.endswith(".part")] == []
 
 
-def test_an_export_while_a_run_waits_says_where_it_ends(weather: Path, capsys: Captured) -> None:
-    (weather / "labels.agent.yaml").write_text(CLIENT)
-    assert invoke(["run", "labels", "Which label format?"]) == codes.REQUIRES_ACTION
+def test_an_export_while_a_run_waits_says_where_it_ends(
+    asked_weather: Path, capsys: Captured, labels_agent: str
+) -> None:
+    (asked_weather / "labels.agent.yaml").write_text(labels_agent)
+    assert invoke(["run", "labels", "Which label format for UPS?"]) == codes.REQUIRES_ACTION
     capsys.readouterr()
     assert invoke(["threads", "export", "@last"]) == 0
     out, err = capsys.readouterr()
@@ -111,10 +103,10 @@ def test_an_export_while_a_run_waits_says_where_it_ends(weather: Path, capsys: C
     assert "is active: exported are rows 1 to 1; what follows, up to row 2, waits for results" in err
 
 
-def test_what_does_not_come_along_is_told(weather: Path, capsys: Captured) -> None:
+def test_what_does_not_come_along_is_told(asked_weather: Path, capsys: Captured) -> None:
     message = {"role": "user", "content": "Read", "attachments": [{"file_id": "file-away", "tools": []}]}
-    (weather / "m.json").write_text(json.dumps([message]))
+    (asked_weather / "m.json").write_text(json.dumps([message]))
     assert invoke(["threads", "import", "m.json"]) == 0
     assert "not to be had, the references stay: file-away" in capsys.readouterr().err
     shown(capsys, "threads", "export", "@last", "--no-files", "-o", "chat.jsonl")
-    assert "file-away" in (weather / "chat.jsonl").read_text()
+    assert "file-away" in (asked_weather / "chat.jsonl").read_text()
