@@ -95,6 +95,11 @@ def derive(prefix: str, parent_id: str, path: str) -> str:
     return f"{begin(prefix)}{head}{_base62(int.from_bytes(digest, 'big') % _TAIL, 8)}"
 
 
+def is_workflow_id(id_: str) -> bool:
+    """Tell whether an id is that of a workflow."""
+    return id_.startswith("wf_")
+
+
 def mark(*parts: str) -> str:
     """Give nine characters of a hash: what makes ids of one parent unlike those of another."""
     digest = blake2b("\x00".join(parts).encode(), digest_size=8).digest()

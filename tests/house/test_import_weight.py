@@ -70,3 +70,14 @@ def test_completing_a_command_imports_no_command_module() -> None:
 def test_an_agent_is_loaded_without_networkx_openai_or_rich() -> None:
     loaded = loaded_by("import treadle.definition.load, treadle.graph.compile")
     assert not loaded & {"networkx", "openai", "rich", "click", "apsw"}
+
+
+def test_what_walks_workflows_is_loaded_with_the_first_workflow() -> None:
+    code = (
+        "import sys, treadle.service\n"
+        "late = {'treadle.objects.workflow', 'treadle.service.workflows', 'treadle.engine.workflow_walk', "
+        "'treadle.engine.frames', 'treadle.steps.node'}\n"
+        "print(sorted(late & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from treadle.objects.message import Message
 from treadle.objects.run import Run
-from treadle.steps.node import ChildRequest
 from treadle.store.base import Stored
 
 if TYPE_CHECKING:
     from treadle.engine.executor import Prepared
+    from treadle.steps.node import ChildRequest
 
 
 class Made(NamedTuple):

@@ -17,19 +17,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Never, cast
+from typing import TYPE_CHECKING, Any, Never, cast
 
 from treadle import registry
 from treadle.clock import Clock
 from treadle.engine import scheduler
 from treadle.engine.activation import Activation, State
-from treadle.engine.child_runs import Children
 from treadle.engine.lease import Lease
 from treadle.engine.spending import Spent, spent_by, together
 from treadle.engine.stream import Stream
 from treadle.engine.window import Window
 from treadle.engine.workflow_end import end_workflow
-from treadle.engine.workflow_walk import WorkflowWalk
 from treadle.errors import GraphError, LeaseLost, StatementError, StoreError, TreadleError
 from treadle.graph.nodes import StepGraph
 from treadle.lifecycle import is_terminal
@@ -43,11 +41,14 @@ from treadle.providers.base import Delta, TextDelta
 from treadle.steps import STEPS
 from treadle.steps.base import Effects, End, Intent, Plan, StepContext, StepKindEntry
 from treadle.steps.model_call import thread_tokens
-from treadle.steps.node import WorkflowPlan
 from treadle.steps.tool_call import refused, result_row, unsettled
 from treadle.store.base import Blob, Checkpoint, Committed, Statement, Store
 from treadle.text import clean, utf8_bytes
 from treadle.tools.gate import digest, failure
+
+if TYPE_CHECKING:
+    from treadle.engine.child_runs import Children
+    from treadle.steps.node import WorkflowPlan
 
 logger = logging.getLogger("treadle.engine")
 
@@ -203,10 +204,15 @@ class Executor:
         self.lease = lease
         self.on_promoted: Callable[[str], None] | None = None
         self.on_commit: Callable[[Checkpoint], None] | None = None
-        self.children: Children = _NoChildren()
+        self.find_children: Callable[[], Children] = _NoChildren
         self._spent: dict[str, Spent] = {}
         self._handles: dict[str, Handle] = {}
         lease.watch(self.lose)
+
+    @property
+    def children(self) -> Children:
+        """Give what makes and plans child runs."""
+        return self.find_children()
 
     # -- control ---------------------------------------------------------------------------------------------
 
@@ -309,6 +315,8 @@ class Executor:
 
     async def _execute_workflow(self, run: Run, handle: Handle, prepared: Prepared) -> Run:
         """Walk a run of a workflow."""
+        from treadle.engine.workflow_walk import WorkflowWalk
+
         began = self._clock.monotonic()
         walk = WorkflowWalk(self, run, prepared, handle, began)
         handle.spent = walk.spent

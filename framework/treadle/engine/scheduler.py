@@ -13,18 +13,27 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from typing import Any, cast
 
-from treadle.engine import frames
 from treadle.engine.activation import Activation, State, activation_of
 from treadle.errors import GraphError
 from treadle.graph.nodes import END, START, StepGraph
 from treadle.objects.run_step import Step
 
 
+@cache
+def _frames() -> Any:
+    """Load what only workflows need when the first one is walked."""
+    from treadle.engine import frames
+
+    return frames
+
+
 def start(graph: StepGraph) -> State:
     """Give the state of a run that has done nothing."""
     if graph.is_workflow:
-        return frames.begin(graph)
+        return cast("State", _frames().begin(graph))
     return _enter(graph, State(), START, None)
 
 
@@ -34,7 +43,7 @@ def fold(graph: StepGraph, state: State, step: Step) -> State:
     Errors: GraphError when the step is not one that could have run: the journal is of another graph.
     """
     if graph.is_workflow:
-        return frames.fold(graph, state, step)
+        return cast("State", _frames().fold(graph, state, step))
     activation = activation_of(state, step)
     path, n = step.path, max(state.n, step.n + 1)
     ready, opened, left = state.ready, state.open, state.left

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from treadle.engine.activation import State
 from treadle.objects.run import Usage
 from treadle.objects.run_step import Used
-from treadle.objects.workflow import WorkflowLimits
 
 if TYPE_CHECKING:
     from treadle.engine.executor import Handle
+    from treadle.objects.workflow import WorkflowLimits
 
 
 class Spent(NamedTuple):

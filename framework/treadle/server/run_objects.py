@@ -5,10 +5,10 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from treadle import wire
+from treadle.ids import is_workflow_id
 from treadle.objects.run import Run
 from treadle.server import workflow_objects
 from treadle.server.call import Call, json_response
-from treadle.service.workflows import is_workflow_id
 
 POLL_MS = 50
 """What clients that poll are told to wait: this server is near."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from treadle import wire
 from treadle.errors import NotFound
+from treadle.ids import is_workflow_id
 from treadle.objects.message import Message
 from treadle.objects.run import Run
 from treadle.server import workflow_objects
 from treadle.server.call import MOST_LISTED, Call, Page
 from treadle.server.runs import found
-from treadle.service.workflows import is_workflow_id
 
 
 async def list_(call: Call) -> wire.Json:

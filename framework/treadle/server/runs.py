@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from treadle import wire
 from treadle.errors import NotFound
+from treadle.ids import is_workflow_id
 from treadle.objects.agent import Agent, ThreadSpec
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
@@ -22,7 +23,7 @@ from treadle.server.problems import Problem
 from treadle.server.run_objects import run_json, run_response
 from treadle.server.workflow_lines import Place, place_of
 from treadle.server.workflows import start_like_an_assistant, target_of
-from treadle.service.workflows import DEPTH, is_workflow_id
+from treadle.service.workflows import DEPTH
 
 MOST_DIGITS = 15
 """The most digits that the number of an event can have."""

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from treadle import wire
 from treadle.engine.stream import Follower
 from treadle.errors import NotFound, StreamCut
+from treadle.ids import is_workflow_id
 from treadle.lifecycle import RESTS, is_terminal
 from treadle.objects.run import Run
 from treadle.server import workflow_objects as told_as
 from treadle.service.event_lines import EventLines
 from treadle.service.journal import Journal, run_at
-from treadle.service.workflows import is_workflow_id
 
 if TYPE_CHECKING:
     from treadle.objects.event import Event

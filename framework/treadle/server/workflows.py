@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from treadle import wire
 from treadle.errors import NotFound
+from treadle.ids import is_workflow_id
 from treadle.objects.agent import Agent
 from treadle.objects.run import Run
 from treadle.objects.workflow import Workflow
@@ -17,7 +18,6 @@ from treadle.server.call import Call, paged
 from treadle.server.messages import fields_of
 from treadle.server.problems import Problem
 from treadle.server.run_objects import run_response
-from treadle.service.workflows import is_workflow_id
 
 MOST_LOOKED_AT = 100
 """In how many messages of a thread the last one of a user is looked for."""

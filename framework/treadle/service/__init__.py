@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from treadle.clock import Clock, SystemClock
 from treadle.definition.load import find_project, load_project
@@ -18,7 +19,6 @@ from treadle.engine.lease import Lease
 from treadle.engine.plan import make_plan
 from treadle.engine.recover import Keeper, Swept
 from treadle.engine.stream import Stream
-from treadle.engine.workflow_plan import make_workflow_plan
 from treadle.errors import ConfigurationError, StateError
 from treadle.graph.nodes import StepGraph
 from treadle.ids import Ids, SortableIds
@@ -36,13 +36,15 @@ from treadle.service.models import Models
 from treadle.service.runs import Runs
 from treadle.service.threads import Threads
 from treadle.service.vector_stores import VectorStores
-from treadle.service.workflows import Workflows
 from treadle.settings import Settings
 from treadle.steps.base import Plan
-from treadle.steps.node import StandIn, WorkflowPlan
 from treadle.store import open_store
 from treadle.store.base import Store
 from treadle.tools.base import Binding
+
+if TYPE_CHECKING:
+    from treadle.service.workflows import Workflows
+    from treadle.steps.node import StandIn, WorkflowPlan
 
 MOST_VIEWS = 1000
 """Tenants whose verbs are kept ready."""
@@ -108,8 +110,7 @@ class Treadle:
         self.vector_stores = VectorStores(self)
         self.keys = Keys(self)
         self.runs = Runs(self)
-        self.workflows = Workflows(self)
-        self.executor.children = self.workflows
+        self.executor.find_children = lambda: self.workflows
         self.keeper = Keeper(
             self.store,
             executor=self.executor,
@@ -135,7 +136,7 @@ class Treadle:
             view.keys = Keys(view)
             view.files, view.vector_stores = Files(view), VectorStores(view)
             view.runs = Runs(view, walks=self.runs.walks)
-            view.workflows = Workflows(view)
+            view.__dict__.pop("workflows", None)
             if len(self._views) >= MOST_VIEWS:
                 del self._views[next(iter(self._views))]
             self._views[tenant] = view
@@ -170,6 +171,13 @@ class Treadle:
             images=self.images.load,
         )
 
+    @cached_property
+    def workflows(self) -> Workflows:
+        """Give the verbs on workflows, loaded where there are any."""
+        from treadle.service.workflows import Workflows
+
+        return Workflows(self)
+
     def plan_workflow(
         self,
         graph: StepGraph,
@@ -181,6 +189,8 @@ class Treadle:
 
         Errors: ConfigurationError for what this process cannot supply.
         """
+        from treadle.engine.workflow_plan import make_workflow_plan
+
         return make_workflow_plan(
             graph,
             resolve_model=self.models.resolve,

@@ -16,6 +16,7 @@ from treadle.engine.history import Past, after, history, unsettled
 from treadle.engine.kept_steps import KEPT
 from treadle.errors import NotFound, StateError
 from treadle.graph.nodes import StepGraph
+from treadle.ids import is_workflow_id
 from treadle.objects.agent import AgentSpec, ModelSpec
 from treadle.objects.record import parse_duration
 from treadle.objects.run import UNCHANGED, Answer, Edit, Origin, Run
@@ -23,7 +24,6 @@ from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.service.earlier import forced
 from treadle.service.threads import append
-from treadle.service.workflows import is_workflow_id
 from treadle.service.written import SHARED, Rows, thread_named, written
 from treadle.store.base import Stored
 from treadle.text import clean

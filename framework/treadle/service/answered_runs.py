@@ -16,6 +16,7 @@ from treadle.errors import (
     StateError,
     StoreError,
 )
+from treadle.ids import is_workflow_id
 from treadle.objects.event import Event
 from treadle.objects.run import PendingCall, Run
 from treadle.objects.run_step import Decision
@@ -34,8 +35,6 @@ from treadle.service.answers import (
 )
 from treadle.service.requests import request_of
 from treadle.service.watched_runs import WatchedRuns
-from treadle.service.workflows import is_workflow_id
-from treadle.steps.pause import fit
 from treadle.store.base import Checkpoint, Request
 from treadle.text import clean
 
@@ -167,6 +166,8 @@ class AnsweredRuns(WatchedRuns):
         Errors: NotFound for a node that asks nothing; StateError where no question waits, several do and none is named, the
         answer does not fit or comes too late, or somebody else was first. Then nothing is stored.
         """
+        from treadle.steps.pause import fit
+
         run = await self.get(run_id)
         pending = find_question(run, node)
         owner = run

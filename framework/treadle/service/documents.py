@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 from treadle.definition.load import Document, Loaded, find_document, find_project, load, split_target
 from treadle.errors import ConfigurationError, NotFound
 from treadle.objects.agent import Agent
-from treadle.objects.workflow import Workflow
 from treadle.service.ids import one_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from treadle.objects.workflow import Workflow
     from treadle.service import Treadle
 
 Kind = Literal["agent", "workflow"]
-Declared = TypeVar("Declared", Agent, Workflow)
+Declared = TypeVar("Declared", Agent, "Workflow")
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from treadle.errors import NotFound
 from treadle.objects.agent import Agent
 from treadle.objects.run import Run
 from treadle.objects.thread import Thread
-from treadle.objects.workflow import Workflow
 
 if TYPE_CHECKING:
+    from treadle.objects.workflow import Workflow
     from treadle.service import Treadle
 
 WHOLE = 24
 """Characters after the prefix of an id: shorter texts are looked up as beginnings."""
 
 
-Findable = TypeVar("Findable", Agent, Workflow, Thread, Run)
+Findable = TypeVar("Findable", Agent, "Workflow", Thread, Run)
 
 
 async def one_id(treadle: Treadle, cls: type[Findable], given: str) -> str:

@@ -18,6 +18,7 @@ from treadle.engine.kept_steps import KEPT, KeptSteps, reads
 from treadle.engine.scheduler import start
 from treadle.errors import StateError
 from treadle.graph.nodes import StepGraph
+from treadle.ids import is_workflow_id
 from treadle.objects.agent import Agent
 from treadle.objects.message import Message
 from treadle.objects.project import Project
@@ -26,7 +27,6 @@ from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.workflow import Workflow
 from treadle.providers.base import ModelReply
-from treadle.service.workflows import is_workflow_id
 from treadle.steps.base import Effects, StepContext
 from treadle.steps.model_call import reply_row
 from treadle.steps.node import NodeContext, NodeEffects, failed

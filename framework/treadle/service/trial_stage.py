@@ -13,6 +13,7 @@ from treadle.definition.trial import Trial, TrialError
 from treadle.engine.scheduler import fold_all
 from treadle.errors import StateError, ToolError, TreadleError
 from treadle.graph.nodes import StepGraph
+from treadle.ids import is_workflow_id
 from treadle.lifecycle import is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.message import Message, ToolCall
@@ -27,7 +28,6 @@ from treadle.service.trial_expect import Observed
 from treadle.service.trial_mocks import Given, Mocks
 from treadle.service.trial_nodes import mocked_nodes, names_of, node_of, stood_in
 from treadle.service.trial_time import NumberedIds, StandingClock
-from treadle.service.workflows import is_workflow_id
 from treadle.settings import Settings
 from treadle.steps.base import Plan
 from treadle.steps.node import Model, StandIn, WorkflowPlan

@@ -18,6 +18,7 @@ from treadle.errors import (
 )
 from treadle.graph.compile import compile_agent
 from treadle.graph.nodes import StepGraph
+from treadle.ids import is_workflow_id
 from treadle.lifecycle import TERMINAL, is_terminal
 from treadle.objects.agent import Agent, AgentSpec
 from treadle.objects.event import Event
@@ -28,7 +29,6 @@ from treadle.service.answers import (
     told_apart,
 )
 from treadle.service.ids import one_id
-from treadle.service.workflows import is_workflow_id
 from treadle.store.base import Graph, Order
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from treadle.errors import (
 )
 from treadle.graph.compile import compile_workflow
 from treadle.graph.nodes import StepGraph
-from treadle.ids import derive
+from treadle.ids import derive, is_workflow_id
 from treadle.objects.agent import Agent, AgentSpec, Budget
 from treadle.objects.message import Message
 from treadle.objects.run import Run, RunOverrides
@@ -477,11 +477,6 @@ class Workflows:
         return [m for m in listed if m.role == "assistant"], run.overrides.output_of(
             agent.spec.output
         ) is not None
-
-
-def is_workflow_id(id_: str) -> bool:
-    """Tell whether an id is that of a workflow."""
-    return id_.startswith("wf_")
 
 
 def _named(spec: AgentSpec, path: str) -> AgentSpec:

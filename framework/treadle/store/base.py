@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from treadle.objects.agent import Agent
 from treadle.objects.event import Event
@@ -27,12 +27,14 @@ from treadle.objects.run import Run
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
-from treadle.objects.workflow import Workflow
 from treadle.store.base_files import FileRecord, FileStore
 
+if TYPE_CHECKING:
+    from treadle.objects.workflow import Workflow
+
 Order = Literal["asc", "desc"]
-Noun = Agent | Workflow | Thread | Message | Run
-T = TypeVar("T", Agent, Workflow, Thread, Message, Run)
+Noun: TypeAlias = "Agent | Workflow | Thread | Message | Run"
+T = TypeVar("T", Agent, "Workflow", Thread, Message, Run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class ThreadRows(NamedTuple):
     read: Callable[[], Iterator[Message]]
 
 
-Stored = Noun | Graph | Blob | FileRecord | Cached | ThreadRows
+Stored: TypeAlias = "Noun | Graph | Blob | FileRecord | Cached | ThreadRows"
 """What one call can keep."""
 
 Value = None | int | float | str | bytes

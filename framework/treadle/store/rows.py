@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -26,7 +26,9 @@ from treadle.objects.message import Message, ToolCall
 from treadle.objects.run import PendingCall, Question, Run, Usage
 from treadle.objects.run_step import Step, Used
 from treadle.objects.thread import Thread
-from treadle.objects.workflow import Workflow, WorkflowSpec
+
+if TYPE_CHECKING:
+    from treadle.objects.workflow import Workflow
 
 Row = Sequence[Any]
 
@@ -83,6 +85,8 @@ def agent(tenant: str, row: Row) -> Agent:
 
 def workflow(tenant: str, row: Row) -> Workflow:
     """Read a workflow: id, version, name, origin, created_ms, spec."""
+    from treadle.objects.workflow import Workflow, WorkflowSpec
+
     body: dict[str, Any] = _loads(row[5])
     pins = body.pop("pins", {})
     return Workflow(

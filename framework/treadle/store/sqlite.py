@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 import apsw
 
@@ -44,7 +44,6 @@ from treadle.objects.run import Run, RunStatus, Usage
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.objects.walker import Walker
-from treadle.objects.workflow import Workflow
 from treadle.store import rows, statements
 from treadle.store.base import (
     Blob,
@@ -73,6 +72,10 @@ from treadle.store.migrate import migrate, newest, refuse_foreign
 from treadle.store.queries import load
 from treadle.store.sqlite_files import Access, SqliteFiles
 from treadle.store.translate import RESTORE, translate
+
+if TYPE_CHECKING:
+    from treadle.objects.workflow import Workflow
+    from treadle.store.base_files import FileRecord
 
 logger = logging.getLogger("treadle.store")
 
@@ -546,8 +549,8 @@ class SqliteStore:
                     self._insert_fork(tenant, record, record.forked_from)
                 threads[record.id] = self._writer.last_insert_rowid()
                 return record
-            case Agent() | Workflow():
-                self._insert_agent(tenant, record)
+            case _ if _kind(type(record)) is not None:
+                self._insert_agent(tenant, cast("Agent | Workflow", record))
                 return record
             case Cached():
                 cursor.execute(sql["put_result"], (tenant, *record))
@@ -563,7 +566,7 @@ class SqliteStore:
                     self._insert_message(tenant, threads[record.id], row, run_no=None)
                 return record
             case _:
-                self.files.insert(tenant, record)
+                self.files.insert(tenant, cast("FileRecord", record))
                 return record
 
     def _insert_fork(self, tenant: str, record: Thread, source_id: str) -> None:
@@ -961,8 +964,8 @@ class SqliteStore:
     async def get(self, cls: type[T], tenant: str, id_: str, *, version: int | None = None) -> T:
         """Give one object; agents at their newest version unless one is named."""
         found: Any = None
-        if cls is Agent or cls is Workflow:
-            found = self._agent(_kind(cls), tenant, id_, version)
+        if (kind := _kind(cls)) is not None:
+            found = self._agent(kind, tenant, id_, version)
         elif cls is Thread:
             row = self._read_one("get_thread", (tenant, id_))
             found = rows.thread(tenant, row) if row else None
@@ -1040,8 +1043,8 @@ class SqliteStore:
     async def find(self, cls: type[T], tenant: str, prefix: str) -> list[str]:
         """Give up to three ids that begin with a text, newest first."""
         bounds = (prefix, prefix + _AFTER_ALL)
-        if cls is Agent or cls is Workflow:
-            found = self._read("agents_by_prefix", (tenant, _kind(cls), *bounds))
+        if (kind := _kind(cls)) is not None:
+            found = self._read("agents_by_prefix", (tenant, kind, *bounds))
         else:
             query = {"Thread": "threads_by_prefix", "Run": "runs_by_prefix"}[cls.__name__]
             found = self._read(query, (tenant, *bounds))
@@ -1080,8 +1083,7 @@ class SqliteStore:
         run: str | None = None,
     ) -> list[T]:
         """Give a page of objects in the order they were made."""
-        if cls is Agent or cls is Workflow:
-            kind = _kind(cls)
+        if (kind := _kind(cls)) is not None:
             for id_ in (after, before):
                 if id_ is not None and self._read_one("known_agent", (tenant, kind, id_)) is None:
                     return []
@@ -1314,7 +1316,7 @@ class SqliteStore:
             return
 
         def agent() -> None:
-            kind = _kind(type(record))
+            kind = _kind(type(record)) or "agent"
             self._cursor.execute(self._sql["delete_agent"], (now_ms, tenant, kind, record.id))
             if not self._writer.changes():
                 raise NotFound(kind, record.id)
@@ -1342,7 +1344,7 @@ class SqliteStore:
                 cursor.execute(sql["delete_run_steps"], (run_no,))
             cursor.execute(sql["delete_thread_runs"], (tenant, no))
 
-        if isinstance(record, (Agent, Workflow)):
+        if _kind(type(record)) is not None:
             await self._write(agent)
             return
         await self._write(thread)
@@ -1692,14 +1694,21 @@ def _id_of(record: Stored) -> str:
     return record.key if isinstance(record, Cached) else record.id
 
 
-_READERS: dict[str, Callable[[str, rows.Row], Agent | Workflow]] = {
+_READERS: dict[str, Callable[[str, rows.Row], Any]] = {
     "agent": rows.agent,
     "workflow": rows.workflow,
 }
 
 
-def _kind(cls: type[Any]) -> Literal["agent", "workflow"]:
-    return "workflow" if cls is Workflow else "agent"
+def _kind(cls: type[Any]) -> Literal["agent", "workflow"] | None:
+    """Give what a class of versioned documents is kept as; None for any other.
+
+    Invariant: the module of workflows is loaded where there are workflows only.
+    """
+    return _KINDS.get(cls.__name__)
+
+
+_KINDS: dict[str, Literal["agent", "workflow"]] = {"Agent": "agent", "Workflow": "workflow"}
 
 
 def _repeated(request: Request, found: tuple[Any, ...]) -> Conflict:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from treadle.ids import is_workflow_id
 from treadle.objects.agent import Agent
 from treadle.objects.project import Project, ProjectSpec
 from treadle.objects.run import Run
 from treadle.objects.tool import FunctionTool
-from treadle.service.workflows import is_workflow_id
 from treadle.settings import Settings
 from treadle.steps.node import WorkflowPlan
 from treadle.testing.crash_points import Point, Points, WatchedTreadle, effect_of, watched_store

@@ -16,10 +16,10 @@ from typing import Any, cast
 from treadle.engine.kept_results import NOTE
 from treadle.engine.scheduler import fold_all
 from treadle.graph.nodes import StepGraph
+from treadle.ids import is_workflow_id
 from treadle.lifecycle import is_terminal
 from treadle.objects.message import Message
 from treadle.objects.run_step import Step
-from treadle.service.workflows import is_workflow_id
 from treadle.store.base import Store
 from treadle.store.check import check
 from treadle.testing.crash_points import fingerprint, step_print
