@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,24 @@ def test_what_does_not_fit_answers_nothing_and_names_what_is_open(
     assert invoke(["runs", "answer", "@last", *arguments]) == code
     assert says in " ".join(capsys.readouterr().err.split())
     assert len(shown(capsys)["required_action"]["answer"]["questions"]) == 3
+
+
+def test_the_way_to_answer_names_the_project_and_the_store_that_were_given(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    place = ["--project", "..", "--store", "other.db"]
+    assert invoke(["run", "several", *place]) == codes.REQUIRES_ACTION
+    capsys.readouterr()
+    for arguments in (["pick"], []):
+        assert invoke(["runs", "answer", "@last", *arguments, *place]) != 0
+        said = " ".join(capsys.readouterr().err.split())
+        ways = re.findall(r"treadle (runs answer .*?--choice) left\|right([^;]*);", said)
+        assert len(ways) == 1
+        command = [*ways[0][0].split(), "left", *ways[0][1].split()]
+        assert set(place) <= set(command)
+    assert invoke(command) == codes.REQUIRES_ACTION
 
 
 def test_a_question_is_answered_once(folder: Path, capsys: Captured) -> None:

@@ -79,8 +79,8 @@ async def _answer(
     async with place.treadle() as treadle:
         run = await treadle.runs.get(name)
         owner = await owner_of(treadle, run)
-        labels = labels_of(treadle, owner)
-        found = _given(run, node, given, value, signals=signals, labels=labels)
+        labels = await labels_of(treadle, owner)
+        found = _given(place, run, node, given, value, signals=signals, labels=labels)
         if found is None:
             note("nothing was answered")
             return codes.of_run(run.status)
@@ -89,7 +89,7 @@ async def _answer(
         if events is None:
             rest = await treadle.runs.get(run.id)
             return await walk.report(treadle, walk.Walked(rest), command=place.command, name=name)
-        live = live_of(treadle, owner)
+        live = live_of(treadle, owner, labels)
         walked = await walk.attend(treadle, events, live, signals=signals, labels=labels, detach=detach)
         hints = [f"Look again:  {place.command(f'runs show {name}')}"]
         code = await walk.report(treadle, walked, command=place.command, name=name, hints=hints)
@@ -97,6 +97,7 @@ async def _answer(
 
 
 def _given(
+    place: Opened,
     run: Run,
     node: str | None,
     given: questions.Given,
@@ -109,13 +110,13 @@ def _given(
 
     Errors: StateError, NotFound; UsageError where nobody can be asked; KeyboardInterrupt, Terminated.
     """
-    pending = questions.chosen(run, node)
+    pending = questions.chosen(run, node, command=place.command)
     if given.decision is not None or given.choice is not None or value is not None:
         parsed: Any = None if value is None else questions.value_of(pending.asks, value)
         return pending, replace(given, value=parsed)
     questions.show([pending], labels=labels)
     if not can_ask():
-        ways = "; ".join(f"treadle {way}" for way in questions.commands(run, run.id))
+        ways = "; ".join(place.command(way) for way in questions.commands(run, run.id))
         raise click.UsageError(f"nobody can be asked here; give the answer: {ways}")
     asked = questions.ask_one(pending, signals=signals)
     if asked is None:

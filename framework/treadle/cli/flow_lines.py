@@ -21,13 +21,21 @@ WIDEST = 36
 _MIN_NOTE = 16
 
 
-def label_width(graph: StepGraph) -> int:
-    """Give the width of the column of step names for the graph of a workflow, the steps of its agents included."""
+def label_width(graph: StepGraph, within: Mapping[str, int]) -> int:
+    """Give the width of the column of step names for the graph of a workflow, the steps of its agents included.
+
+    Shapes: `within` has what the names of the workflows that nodes run need, by the node's id.
+    """
+    return min(WIDEST, max(lines.LABELS, room_for(graph, within))) + 1
+
+
+def room_for(graph: StepGraph, within: Mapping[str, int]) -> int:
+    """Give the room that the names of a workflow's steps need; `within` is as for `label_width`."""
     bodies: dict[str, int] = {}
     for node in graph.nodes:
         bodies[node.within or ""] = bodies.get(node.within or "", 0) + 1
     has_branches = any(node.params.get("type") == "parallel" for node in graph.nodes)
-    widest = lines.LABELS
+    widest = 0
     for node in graph.nodes:
         depth, around = int(has_branches), node.within
         while around is not None:
@@ -36,9 +44,9 @@ def label_width(graph: StepGraph) -> int:
         name = len(node.id.rpartition("/")[2])
         if bodies.get(node.within or "") == 1 and node.within is not None:
             name = len(node.within.rpartition("/")[2]) + len(" round 9")
-        inner = len("append message") + 2 if node.kind == "child_run" else 0
+        inner = within.get(node.id, len("append message")) + 2 if node.kind == "child_run" else 0
         widest = max(widest, 2 * depth + max(name, inner))
-    return min(WIDEST, widest) + 1
+    return widest
 
 
 def step_line(

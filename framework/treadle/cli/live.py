@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from treadle.cli import lines
 from treadle.cli.answer import Answer
@@ -87,7 +87,37 @@ class Moving:
             self._is_drawn = False
 
 
-class Live:
+class Screen:
+    """Where a person watches runs: lines, one that moves, and the pieces of messages on a stream of their own."""
+
+    def __init__(self, treadle: Treadle, *, labels: int, out: TextIO) -> None:
+        """Take the width of the column of step names, and the stream of the messages."""
+        self._labels = labels
+        self._moving = Moving(treadle, labels=labels)
+        self._answer = Answer(out, sys.stderr, say=self.say)
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether the reader of the messages went away."""
+        return self._answer.is_broken
+
+    def say(self, text: str, *styles: str) -> None:
+        """Write a line about the run."""
+        self._moving.clear()
+        note(text, *styles)
+
+    def show_waiting(self, run: Run) -> None:
+        """List the calls whose outputs the run waits for."""
+        for call in run.required_action:
+            self.say(lines.waiting_line(call, labels=self._labels, columns=width()), "yellow")
+
+    def _draw(self) -> None:
+        """Draw the line that moves, where no message is being written."""
+        if not self._answer.is_open:
+            self._moving.draw()
+
+
+class Live(Screen):
     """What a person sees of runs: header and steps on stderr, the answer on stdout.
 
     The header is written again when a run is on another thread than the one before.
@@ -95,24 +125,12 @@ class Live:
 
     def __init__(self, treadle: Treadle, agent: Agent) -> None:
         """Take the agent of the runs."""
+        super().__init__(treadle, labels=lines.label_width(agent.spec), out=sys.stdout)
         self._treadle = treadle
         self._spec = agent.spec
-        self._labels = lines.label_width(agent.spec)
-        self._moving = Moving(treadle, labels=self._labels)
-        self._answer = Answer(sys.stdout, sys.stderr, say=self.say)
         self._run: Run | None = None
         self._journal: dict[str, list[Step]] = {}
         self._told: set[tuple[str, int]] = set()
-
-    @property
-    def is_broken(self) -> bool:
-        """Tell whether the reader of the answer went away."""
-        return self._answer.is_broken
-
-    def say(self, text: str, *styles: str) -> None:
-        """Write a line about the run."""
-        self._moving.clear()
-        note(text, *styles)
 
     async def take(self, event: Event) -> None:
         """Show what an event says."""
@@ -134,11 +152,6 @@ class Live:
         self._moving.stop()
         self._answer.abandon()
         self.show_waiting(run)
-
-    def show_waiting(self, run: Run) -> None:
-        """List the calls whose outputs the run waits for."""
-        for call in run.required_action:
-            self.say(lines.waiting_line(call, labels=self._labels, columns=width()), "yellow")
 
     async def _open(self, run_id: str) -> None:
         before, run = self._run, await self._treadle.runs.get(run_id)
@@ -180,11 +193,6 @@ class Live:
         if detail.text is not None:
             self._moving.clear()
             self._answer.settle(detail.text)
-
-    def _draw(self) -> None:
-        """Draw the line that moves, where no answer is being written."""
-        if not self._answer.is_open:
-            self._moving.draw()
 
 
 def step_text(

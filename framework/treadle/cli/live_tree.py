@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from treadle.cli import flow_lines, lines
-from treadle.cli.answer import Answer
 from treadle.cli.family import is_workflow_run
-from treadle.cli.live import Moving, step_text
-from treadle.cli.output import data, is_quiet, note, style, width
+from treadle.cli.live import Screen, step_text
+from treadle.cli.output import data, is_quiet, style, width
 
 if TYPE_CHECKING:
     from treadle.graph.places import Places
@@ -83,38 +82,25 @@ class _Member:
         return _Scope(key, places.label(step), said or flow_lines.child_text(step, places))
 
 
-class LiveTree:
+class LiveTree(Screen):
     """What a person sees of a run of a workflow: header, steps and messages on stderr, the outputs on stdout.
 
     A workflow without outputs has its messages on stdout, as an agent has its answer.
     """
 
-    def __init__(self, treadle: Treadle, workflow: Workflow, graph_labels: int) -> None:
+    def __init__(self, treadle: Treadle, workflow: Workflow, labels: int) -> None:
         """Take the workflow, and the width of the column of step names."""
+        has_outputs = bool(workflow.spec.outputs)
+        super().__init__(treadle, labels=labels, out=sys.stderr if has_outputs else sys.stdout)
         self._treadle = treadle
         self._workflow = workflow
-        self._labels = graph_labels
-        self._has_outputs = bool(workflow.spec.outputs)
-        out = sys.stderr if self._has_outputs else sys.stdout
-        self._is_mute = self._has_outputs and is_quiet()
-        self._moving = Moving(treadle, labels=graph_labels)
-        self._answer = Answer(out, sys.stderr, say=self.say)
+        self._is_mute = has_outputs and is_quiet()
         self._members: dict[str, _Member] = {}
         self._root: str | None = None
         self._open: tuple[_Scope, ...] = ()
         self._entered: set[str] = set()
         self._speaker: str | None = None
         self._until_ms: int | None = None
-
-    @property
-    def is_broken(self) -> bool:
-        """Tell whether the reader of the messages went away."""
-        return self._answer.is_broken
-
-    def say(self, text: str, *styles: str) -> None:
-        """Write a line about the run."""
-        self._moving.clear()
-        note(text, *styles)
 
     async def take(self, event: Event) -> None:
         """Show what an event says."""
@@ -140,11 +126,6 @@ class LiveTree:
         self.show_waiting(run)
         if run.status == "completed" and run.output not in (None, {}) and not self.is_broken:
             data(json.dumps(run.output, ensure_ascii=False, indent=2))
-
-    def show_waiting(self, run: Run) -> None:
-        """List the calls whose outputs the run waits for."""
-        for call in run.required_action:
-            self.say(lines.waiting_line(call, labels=self._labels, columns=width()), "yellow")
 
     # -- runs ------------------------------------------------------------------------------------------------
 
@@ -320,10 +301,6 @@ class LiveTree:
         )
         color = {lines.FAILED: "red", lines.DONE: "green"}.get(mark, "dim")
         self._answer.line(text.replace(mark, style(mark, color, stream=sys.stderr), 1))
-
-    def _draw(self) -> None:
-        if not self._answer.is_open:
-            self._moving.draw()
 
 
 def _key(event: Event) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -61,8 +61,10 @@ def commands(run: Run, name: str) -> list[str]:
     return found
 
 
-def chosen(run: Run, node: str | None) -> PendingCall:
+def chosen(run: Run, node: str | None, *, command: Callable[[str], str]) -> PendingCall:
     """Give the question that a person means: that of a node, of a step by its path, or the only one.
+
+    Shapes: `command` gives a command of treadle for a hint.
 
     Errors: StateError when none waits, or several do and the name does not say which; NotFound.
     """
@@ -76,7 +78,7 @@ def chosen(run: Run, node: str | None) -> PendingCall:
         )
     if node is None and len(waiting) == 1:
         return waiting[0]
-    ways = "; ".join(f"treadle {c}" for c in commands(run, run.id))
+    ways = "; ".join(command(c) for c in commands(run, run.id))
     if node is None:
         raise StateError(
             f"{len(waiting)} questions of run {run.id} are open",

@@ -12,8 +12,7 @@ import click
 from treadle.cli import exit as codes
 from treadle.cli import lines, walk
 from treadle.cli.context import Invocation, command
-from treadle.cli.live import Live
-from treadle.cli.live_tree import LiveTree
+from treadle.cli.live import Screen
 from treadle.cli.opening import (
     Opened,
     conversation_options,
@@ -186,13 +185,14 @@ async def show_run(
 ) -> int:
     """Show a run until it comes to rest, and give the exit code."""
     form = shown.form
-    sink = _sink(form, treadle, owner)
+    labels = await labels_of(treadle, owner)
+    sink = _sink(form, treadle, owner, labels)
     walked = await walk.attend(
         treadle,
         events,
         sink,
         signals=signals,
-        labels=labels_of(treadle, owner),
+        labels=labels,
         detach=shown.detach,
         asks=form == "text",
     )
@@ -205,12 +205,12 @@ async def show_run(
         code = await walk.report(treadle, walked, command=place.command, name="@last", hints=hints)
     if shown.usage and walked.run.usage is not None:
         complain(lines.usage_text(walked.run.usage))
-    return codes.BROKEN_PIPE if isinstance(sink, Live | LiveTree) and sink.is_broken else code
+    return codes.BROKEN_PIPE if isinstance(sink, Screen) and sink.is_broken else code
 
 
-def _sink(form: str, treadle: Treadle, owner: Owner) -> walk.Sink:
+def _sink(form: str, treadle: Treadle, owner: Owner, labels: int) -> walk.Sink:
     if form == "text":
-        return live_of(treadle, owner)
+        return live_of(treadle, owner, labels)
     if form == "jsonl":
         from treadle.cli.events import JsonLines
 

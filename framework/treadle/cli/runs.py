@@ -15,8 +15,7 @@ from treadle.cli import exit as codes
 from treadle.cli.answer_command import answer
 from treadle.cli.context import Group, Invocation
 from treadle.cli.listing import page, paged, show_table
-from treadle.cli.live import Live, describe
-from treadle.cli.live_tree import LiveTree
+from treadle.cli.live import Screen, describe
 from treadle.cli.opening import Opened, opened, pairs, read_value, walking
 from treadle.cli.output import can_ask, complain, data, data_json, note, room, style, width
 from treadle.cli.owners import is_workflow, labels_of, live_of, owner_of
@@ -169,7 +168,7 @@ async def _show(place: Opened, name: str) -> None:
         if run.parent_id is not None:
             data(f"within  {run.parent_id}")
         data(f"made    {lines.when(run.created_ms)}")
-        labels = labels_of(treadle, owner)
+        labels = await labels_of(treadle, owner)
         steps = await _show_steps(treadle, run, labels=labels)
         data(_totals(run, steps, resumed=await _resumed(treadle, run)))
         if run.last_error is not None:
@@ -386,7 +385,8 @@ async def _walk(
 ) -> int:
     """Show a run that goes on; `name` is what it was called on the command line."""
     owner = await owner_of(treadle, run)
-    live, labels = live_of(treadle, owner), labels_of(treadle, owner)
+    labels = await labels_of(treadle, owner)
+    live = live_of(treadle, owner, labels)
     walked = await walk.attend(treadle, events, live, signals=signals, labels=labels, detach=detach)
     hints = [f"Look again:  {place.command(f'runs show {name}')}"]
     code = await walk.report(treadle, walked, command=place.command, name=name, hints=hints)
@@ -460,7 +460,7 @@ async def _approve(
         if decided is not None and decided.arguments is not None and len(waiting) > 1:
             ids = ", ".join(p.call.id if p.call is not None else p.path for p in waiting)
             raise click.UsageError(f"--arguments are those of one call; name it: {ids}")
-        labels = labels_of(treadle, await owner_of(treadle, found))
+        labels = await labels_of(treadle, await owner_of(treadle, found))
         events = await approvals.decide(treadle, found, waiting, decided, signals=signals, labels=labels)
         if events is not None:
             return await _walk(place, treadle, found, events, name=name, signals=signals, detach=detach)
@@ -495,7 +495,7 @@ async def _tail(place: Opened, name: str, *, after: int, form: str) -> int:
         if await walk.left(treadle, [run]):
             note(f"{_LEFT}; go on with it: {place.command(f'runs resume {run.id}')}", "yellow")
         collected: list[JsonValue] = []
-        watch = _Watch(treadle, run, owner, after=after)
+        watch = _Watch(treadle, run, owner, after=after, labels=await labels_of(treadle, owner))
         if form != "text":
             from treadle.cli.events import JsonLines, print_line
 
@@ -516,18 +516,18 @@ async def _tail(place: Opened, name: str, *, after: int, form: str) -> int:
         code = walk.exit_code(walked)
         if form == "text":
             code = await walk.report(treadle, walked, command=place.command, name=run.id)
-        is_broken = isinstance(watch.sink, Live | LiveTree) and watch.sink.is_broken
+        is_broken = isinstance(watch.sink, Screen) and watch.sink.is_broken
         return codes.BROKEN_PIPE if is_broken else code
 
 
 class _Watch:
     """Shows the events of a run that is walked elsewhere."""
 
-    def __init__(self, treadle: Treadle, run: Run, owner: Owner, *, after: int) -> None:
+    def __init__(self, treadle: Treadle, run: Run, owner: Owner, *, after: int, labels: int) -> None:
         self._treadle = treadle
         self._run = run
-        self._labels = labels_of(treadle, owner)
-        self.sink: walk.Sink = live_of(treadle, owner)
+        self._labels = labels
+        self.sink: walk.Sink = live_of(treadle, owner, labels)
         self.seen = after
 
     async def read(self) -> None:
@@ -558,7 +558,7 @@ class _Watch:
         return {child: 0 for path, child in begun.items() if path not in over}
 
     async def _show_waiting(self, run_id: str) -> None:
-        if isinstance(self.sink, Live | LiveTree):
+        if isinstance(self.sink, Screen):
             run = await self._treadle.runs.get(run_id)
             self.sink.show_waiting(run)
             walk.show_waiting(run, labels=self._labels)

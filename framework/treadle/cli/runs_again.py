@@ -118,13 +118,14 @@ async def _show(place: Opened, begin: Begin, *, signals: Signals, detach: bool, 
     async with place.treadle() as treadle:
         made = await begin(treadle)
         owner = await owner_of(treadle, made)
-        live = None if as_json else live_of(treadle, owner)
+        labels = await labels_of(treadle, owner)
+        live = None if as_json else live_of(treadle, owner, labels)
         walked = await walk.attend(
             treadle,
             family.follow(treadle, made),
             live or Silent(),
             signals=signals,
-            labels=labels_of(treadle, owner),
+            labels=labels,
             detach=detach,
             asks=not as_json,
         )
