@@ -189,6 +189,9 @@ async def attend(
         if more is None:
             return Walked(await treadle.runs.get(walked.run.id))
         walked = await follow(treadle, more, sink, signals=signals, detach=detach)
+    if walked.run.parent_id is not None and walked.signal is None:
+        # The run above was taken up with it, and goes on: it is this process's to bring to rest.
+        await treadle.runs.settle()
     return walked
 
 
