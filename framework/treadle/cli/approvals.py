@@ -243,6 +243,11 @@ async def carry_out(
         )
     else:
         after = await treadle.runs.reject(run.id, pending.call.id, reason=decided.reason, by=who())
-    if after.status == "requires_action":
+    if not went_on(run, after):
         return after, None
     return after, family.follow(treadle, run, after=marks)
+
+
+def went_on(before: Run, after: Run) -> bool:
+    """Tell whether a run was walked on after an answer, even where it waits again by now."""
+    return after.status != "requires_action" or after.fence != before.fence

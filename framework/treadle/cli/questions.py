@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import click
 
 from treadle.cli import family, flow_lines, lines
-from treadle.cli.approvals import who
+from treadle.cli.approvals import went_on, who
 from treadle.cli.ask import ask
 from treadle.cli.opening import read_value
 from treadle.cli.output import complain
@@ -124,7 +124,7 @@ async def carry_out(
         by=given.by or who(),
     )
     after = await treadle.runs.get(run.id)
-    return None if after.status == "requires_action" else family.follow(treadle, run, after=marks)
+    return family.follow(treadle, run, after=marks) if went_on(run, after) else None
 
 
 async def ask_all(
