@@ -22,7 +22,11 @@ OF_FILES = (
     "number_of_vector_store_file", "list_vector_store_files_asc", "list_vector_store_files_desc",
     "waiting_vector_store_files", "settle_vector_store_file", "get_file_batch", "cancel_batch_files",
 )  # fmt: skip
-OF_A_SWEEP = {"due_runs": "runs_active", "due_in_line": "runs_in_line", "forget_walkers": "(runs|children)_active"}
+OF_A_SWEEP = {
+    "due_runs": "runs_active",
+    "due_in_line": "runs_in_line",
+    "forget_walkers": "(runs|children)_active",
+}
 
 
 @pytest.fixture(scope="module")
