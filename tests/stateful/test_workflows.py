@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from treadle.definition.load import load_text
-from treadle.engine import executor
+from treadle.engine import workflow_walk
 from treadle.engine.activation import State
 from treadle.engine.scheduler import fold_all
 from treadle.engine.workflow_walk import WorkflowWalk
@@ -281,7 +281,7 @@ def tell(capsys: Any) -> None:
 
 def test_every_workflow_ends_as_a_walk_of_its_graph(capsys: Any, monkeypatch: Any) -> None:
     counted.clear()
-    monkeypatch.setattr(executor, "WorkflowWalk", LookedAt)
+    monkeypatch.setattr(workflow_walk, "WorkflowWalk", LookedAt)
 
     @grow()
     def walk(grown: Grown) -> None:
