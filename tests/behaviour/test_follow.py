@@ -61,7 +61,7 @@ async def test_what_a_reader_found_in_the_store_is_not_told_again_when_it_goes_o
     workshop, monkeypatch, page
 ):
     """A slow reader: what happens while it reads is in the store, and was published as well."""
-    monkeypatch.setattr("treadle.service.runs.PAGE", page)
+    monkeypatch.setattr("treadle.service.watched_runs.PAGE", page)
     times, follows, begun, gate = [], asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def twice() -> str:
@@ -266,7 +266,7 @@ async def test_a_reader_who_is_slower_than_the_run_gets_pieces_in_their_places(w
 
 
 async def test_a_reader_with_more_waiting_than_one_page_comes_to_an_end(workshop, monkeypatch):
-    monkeypatch.setattr("treadle.service.runs.PAGE", 1)
+    monkeypatch.setattr("treadle.service.watched_runs.PAGE", 1)
     scene = await workshop.start([CALL, "One."], tools=[step])
     run = await scene.create()
     follower = scene.runs.followed(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -36,14 +35,9 @@ from treadle.store.base import Checkpoint, Request
 if TYPE_CHECKING:
     from treadle.graph.trace import Trace
 
-logger = logging.getLogger("treadle.service")
-
 _NOTHING = RunOverrides()
 UNAVAILABLE = "TR301"
 """The code of the error for a tool that is declared and that nothing here can run."""
-PAGE = 500
-WATCH_S = 1.0
-"""How long a wait for a run of another process sleeps at most before it looks again."""
 
 
 class _Given(NamedTuple):
