@@ -295,3 +295,32 @@ async def test_a_piece_of_a_message_that_the_reader_has_whole_is_not_told(worksh
     events = await reading
     assert events[-1].name == "thread.run.completed"
     assert [e for e in events if e.name == "thread.message.delta" and e.object_id == message] == []
+
+
+async def test_what_is_published_after_a_reader_had_it_from_the_store_is_not_told_again(workshop):
+    """A commit is in the store before it is published: a reader may come in between."""
+    gate = asyncio.Event()
+
+    async def step() -> str:
+        await gate.wait()
+        return "done"
+
+    scene = await workshop.start(SCRIPT, tools=[step])
+    run = await scene.create()
+    numbers = []
+
+    async def read():
+        async with aclosing(scene.runs.follow(run.id)) as given:
+            async for event in given:
+                if event.seq is not None:
+                    numbers.append(event.seq)
+
+    reading = asyncio.ensure_future(read())
+    async with asyncio.timeout(10):
+        while not numbers or numbers[-1] < await scene.treadle.store.last_event("default", run.id):
+            await asyncio.sleep(0)
+        late = await scene.treadle.store.events("default", run.id)
+        scene.treadle.stream.publish(run.id, late[-1:])
+        gate.set()
+        await reading
+    assert numbers == list(range(1, len(numbers) + 1))
