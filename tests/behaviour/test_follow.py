@@ -312,8 +312,7 @@ async def test_what_is_published_after_a_reader_had_it_from_the_store_is_not_tol
     async def read():
         async with aclosing(scene.runs.follow(run.id)) as given:
             async for event in given:
-                if event.seq is not None:
-                    numbers.append(event.seq)
+                numbers.extend([event.seq] if event.seq is not None else [])
 
     reading = asyncio.ensure_future(read())
     async with asyncio.timeout(10):
