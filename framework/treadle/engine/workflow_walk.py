@@ -937,6 +937,9 @@ class WorkflowWalk:
         pending = self._pending()
         due_ms = self._due_ms()
         now = self._clock.now_ms()
+        if any(a.not_before_ms and a.not_before_ms <= now for a in self.state.ready):
+            # A pause before another attempt ended since this was looked at.
+            return False
         if not pending and due_ms is None:
             if any(a.path in self._flights for a in self.state.ready):
                 return False
