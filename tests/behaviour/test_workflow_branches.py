@@ -2,6 +2,8 @@
 
 import asyncio
 
+from treadle import END, START, Graph
+
 GATHER = """
 state:
   told: {type: array, items: {type: string}, default: [], reduce: append}
@@ -344,3 +346,26 @@ async def test_branches_whose_process_died_go_on_where_each_of_them_stood(flow, 
     run = await it.runs.wait(run.id)
     assert run.output["told"] == ["slow", "fast", "more", "joined completed completed"]
     assert calls == ["fast"]
+
+
+async def asks(ctx):
+    return await ctx.ask("Which?", kind="choice", choices=["x", "y"])
+
+
+async def test_what_a_function_of_a_branch_asked_is_asked_no_more_when_the_join_is_met_without_it(workshop):
+    graph = Graph("lost")
+    graph.add_parallel("gather", ["a", "b"], join="after", wait_for="any")
+    graph.add_node("a", asks)
+    graph.add_pause("b", kind="approval", ask="Is b done?")
+    graph.add_pause("after", kind="approval", ask="Go on?")
+    graph.add_edges_from([(START, "gather"), ("a", "after"), ("b", "after"), ("after", END)])
+    treadle = workshop.open([])
+    run = await treadle.workflows.run(graph)
+    assert sorted(p.asks.ask for p in run.required_answers) == ["Is b done?", "Which?"]
+    await treadle.runs.answer(run.id, "b", decision="approve")
+    run = await treadle.runs.wait(run.id)
+    assert [p.asks.ask for p in run.required_answers] == ["Go on?"]
+    await treadle.runs.answer(run.id, decision="approve")
+    assert (await treadle.runs.wait(run.id)).status == "completed"
+    steps = {step.path: step.status for step in await treadle.runs.steps(run.id)}
+    assert steps["a#1/0"] == "cancelled"

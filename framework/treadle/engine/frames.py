@@ -145,17 +145,29 @@ def _recorded_by(path: str) -> str | None:
 
 
 def _record(state: State, of: str, step: Step) -> State:
-    if not _is_there(state, of):
-        # The function is not waited for any more.
-        return state._replace(n=max(state.n, step.n + 1), recorded=state.recorded.discard(of))
     calls: HashTrieMap[int, Step] = state.recorded.get(of) or HashTrieMap()
-    ordinal = int(step.path.rpartition("/")[2])
+    ordinal, n = int(step.path.rpartition("/")[2]), max(state.n, step.n + 1)
     before = calls.get(ordinal)
-    state = state._replace(
-        recorded=state.recorded.insert(of, calls.insert(ordinal, step)), n=max(state.n, step.n + 1)
-    )
+    if not _is_there(state, of):
+        # The function is not waited for any more: what it has open is only there to be closed.
+        rest = calls.insert(ordinal, step) if step.is_open else calls.discard(ordinal)
+        is_left = any(call.is_open for call in rest.values())
+        recorded = state.recorded.insert(of, rest) if is_left else state.recorded.discard(of)
+        return state._replace(recorded=recorded, n=n)
+    state = state._replace(recorded=state.recorded.insert(of, calls.insert(ordinal, step)), n=n)
     is_counted = before is not None and not before.is_open and before.attempt == step.attempt
     return state if step.is_open or is_counted else _counted(state, step)
+
+
+def forsaken(state: State) -> list[Step]:
+    """Give the calls that are open, of functions that are not waited for any more."""
+    return [
+        call
+        for of, calls in state.recorded.items()
+        if not _is_there(state, of)
+        for call in calls.values()
+        if call.is_open
+    ]
 
 
 def _is_there(state: State, path: str) -> bool:

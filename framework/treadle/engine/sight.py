@@ -100,8 +100,9 @@ class Sight:
         return items
 
     def forget(self, path: str) -> None:
-        """Forget the list of a map that has closed."""
-        self._items.pop(path, None)
+        """Forget the list of a map that has closed, and those of the maps within it."""
+        for known in [k for k in self._items if k == path or k.startswith(f"{path}[")]:
+            del self._items[known]
 
     def frame(self, run: Run, state: State, path: str) -> FrameView:
         """Give how a frame stands that is to go on or to close."""

@@ -551,6 +551,8 @@ class WorkflowWalk:
                 row = row.model_copy(update={"message_seq": said.seq, "said": said.is_listed})
         self._draft.statements += effects.statements
         self._doom(self._fold(row))
+        if activation.frame and activation.frame not in self.state.frames:
+            self._sight.forget(activation.frame)
 
     async def _placed(self, effects: NodeEffects, row: Message) -> NodeEffects:
         """Give the effects with the place of their message in its thread, and with its id in the result."""
@@ -616,19 +618,21 @@ class WorkflowWalk:
                 self.handle.orphans.append(step.child)
                 handle = self.handle.children.pop(step.child, None)
                 spent = handle.spent() if handle is not None and handle.spent is not None else spent
-            note = "outcome unknown: it was under way" if step.edge == DISPATCHED else None
-            self._fold(
-                step.model_copy(
-                    update={
-                        "status": "cancelled",
-                        "edge": None,
-                        "ended_ms": self._clock.now_ms(),
-                        "note": note,
-                        "used": spent.used if spent is not None else step.used,
-                        "usage": spent.usage if spent is not None else step.usage,
-                    }
-                )
-            )
+            self._give_up(step, spent)
+        for call in frames.forsaken(self.state):
+            self._give_up(call)
+
+    def _give_up(self, step: Step, spent: Spent | None = None) -> None:
+        """Close an open step that nothing waits for any more."""
+        changes = {
+            "status": "cancelled",
+            "edge": None,
+            "ended_ms": self._clock.now_ms(),
+            "note": "outcome unknown: it was under way" if step.edge == DISPATCHED else None,
+            "used": spent.used if spent is not None else step.used,
+            "usage": spent.usage if spent is not None else step.usage,
+        }
+        self._fold(step.model_copy(update=changes))
 
     async def _wait_for(
         self, activation: Activation, context: NodeContext, effects: NodeEffects, n: int, started_ms: int
@@ -941,8 +945,6 @@ class WorkflowWalk:
             # A pause before another attempt ended since this was looked at.
             return False
         if not pending and due_ms is None:
-            if any(a.path in self._flights for a in self.state.ready):
-                return False
             stuck = (
                 ", ".join([a.path for a in self.state.ready] + [a.path for a, _ in self.state.open])
                 or "nothing"
@@ -1003,7 +1005,6 @@ class WorkflowWalk:
                 found.append(_asks(step))
         for calls in self.state.recorded.values():
             found += [_asks(call) for call in calls.values() if call.is_open and call.edge == PERSON]
-        # A person comes first: outputs of clients are taken when no decision is left.
         return tuple(found)
 
     async def _complete(self) -> bool:
