@@ -1,10 +1,15 @@
 """Errors of nodes: attempts, time limits, where a code leads, what goes on in place of it, and what is never done twice."""
 
 import asyncio
+import itertools
 
 import pytest
 
+from treadle import START, Graph
 from treadle.errors import DefinitionError, ProviderError
+from treadle.objects.tool import FunctionTool
+from treadle.service import Treadle
+from treadle.store.sqlite import SqliteStore
 
 WORK = """
 start: work
@@ -461,3 +466,35 @@ async def test_what_is_kept_is_typed_and_saved_as_if_it_was_made(flow):
     )
     run = await it.run()
     assert (run.output, calls) == ({"n": 3}, [1])
+
+
+async def test_calls_that_may_be_made_once_are_in_the_journal_before_any_of_them_is_made(tmp_path):
+    found = {}
+
+    async def first() -> str:
+        found["first"] = await waiting()
+        return "a"
+
+    async def second() -> str:
+        found["second"] = await waiting()
+        return "b"
+
+    async def waiting():
+        return {step.path: step.edge for step in await treadle.runs.steps(run.id) if step.is_open}
+
+    graph = Graph(
+        "both", tools=[FunctionTool(name=name, runs="server", effect="once") for name in ("first", "second")]
+    )
+    graph.add_parallel("both", ["a", "b"], join="after")
+    graph.add_tool("a", "first")
+    graph.add_tool("b", "second")
+    graph.add_end("after")
+    graph.add_edges_from([(START, "both"), ("a", "after"), ("b", "after")])
+    # A disk on which every commit takes long: it is written on a thread, and the loop goes on meanwhile.
+    store = SqliteStore(tmp_path / "slow.db", timer=itertools.count().__next__)
+    async with Treadle(store, tools=[first, second], project=tmp_path) as treadle:
+        await asyncio.gather(*(treadle.threads.create() for _ in range(5)))
+        run = await treadle.workflows.start(graph)
+        assert (await treadle.runs.wait(run.id)).status == "completed"
+    both = {"a#1": "dispatched", "b#1": "dispatched"}
+    assert found == {"first": both, "second": both}

@@ -342,16 +342,15 @@ class WorkflowWalk:
                 is_once = True
                 row = self._row(activation, context, places[activation.path], now, edge=DISPATCHED)
                 self._fold(row)
-        if is_once:
-            await self._flush()
         is_alone = (
             len(chosen) == 1 and not self._flights and len(self.state.ready) + len(self.state.open) == 1
         )
+        if is_once or is_alone:
+            await self._flush()
         for activation, context, intent in chosen:
             n = places[activation.path]
             self.handle.begun.add(activation.path)
             if is_alone:
-                await self._flush()
                 effects = await self._perform(context, intent)
                 self.handle.begun.discard(activation.path)
                 await self._land(_Flight(activation, context, now, n), effects)
