@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from treadle.errors import StreamCut
+from treadle.ids import is_workflow_id
 from treadle.lifecycle import RESTS, is_terminal
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Marks = Mapping[str, int]
 
 def is_workflow_run(run: Run) -> bool:
     """Tell whether a run is of a workflow."""
-    return run.agent_id.startswith("wf_")
+    return is_workflow_id(run.agent_id)
 
 
 async def marks(treadle: Treadle, run: Run) -> dict[str, int]:

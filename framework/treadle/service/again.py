@@ -18,11 +18,11 @@ from treadle.errors import NotFound, StateError
 from treadle.graph.nodes import StepGraph
 from treadle.ids import is_workflow_id
 from treadle.objects.agent import AgentSpec, ModelSpec
-from treadle.objects.record import parse_duration
 from treadle.objects.run import UNCHANGED, Answer, Edit, Origin, Run
 from treadle.objects.run_step import Step
 from treadle.objects.thread import Thread
 from treadle.service.earlier import forced
+from treadle.service.lifetime import lifetime_s
 from treadle.service.threads import append
 from treadle.service.written import SHARED, Rows, thread_named, written
 from treadle.store.base import Stored
@@ -94,7 +94,7 @@ async def _accept(treadle: Treadle, old: Run, start: _Start, model: str | None) 
         forked_at=start.at,
     )
     overrides = old.overrides if model is None else old.overrides.model_copy(update={"model": model})
-    ttl = treadle.project.defaults.run_ttl
+    lasts_s = lifetime_s(treadle.project.defaults.run_ttl)
     is_agents = not is_workflow_id(old.agent_id)
     run = Run(
         id=treadle.ids.new("run"),
@@ -108,7 +108,7 @@ async def _accept(treadle: Treadle, old: Run, start: _Start, model: str | None) 
         overrides=overrides,
         metadata=old.metadata,
         created_ms=now,
-        expires_ms=now + int(parse_duration(ttl) * 1000) if is_agents and ttl not in (None, "0") else None,
+        expires_ms=now + int(lasts_s * 1000) if lasts_s else None,
         origin=start.origin,
     )
     prepared = await treadle.runs.prepare(run)
