@@ -431,3 +431,17 @@ async def test_the_last_thread_is_that_of_the_run_and_none_of_its_children(flow,
     run = await it.run()
     assert run.status == "completed"
     assert (await it.treadle.threads.get("@last")).id == run.thread_id
+
+
+async def test_inputs_that_an_agent_does_not_take_fail_the_node_and_make_no_run(flow):
+    it = flow(
+        """
+        start: a
+        nodes:
+          a: {type: agent, agent: bot, inputs: {role: '{{ 2 + 3 }}'}, message: Hi, next: end}
+        """
+    )
+    run = await it.run()
+    assert (run.status, run.last_error.code) == ("failed", "code_error")
+    assert "input 'role' does not fit" in run.last_error.message
+    assert await it.children(run) == []

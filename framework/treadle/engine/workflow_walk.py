@@ -788,7 +788,9 @@ class WorkflowWalk:
         except (LeaseLost, StoreError):
             raise
         except Exception as e:  # noqa: BLE001 - whatever keeps a child from being made is the node's failure
-            await self._finish(activation, context, failed(*_told(e)), started_ms=started_ms, begun=None, n=n)
+            await self._finish(
+                activation, context, failed("code_error", _words(e)), started_ms=started_ms, begun=None, n=n
+            )
             return
         row = self._row(activation, context, n, started_ms, edge=CHILD, effects=effects, child=made.run.id)
         if made.message is not None:
@@ -1061,10 +1063,11 @@ def _tool(context: NodeContext) -> str | None:
     return tool if isinstance(tool, str) else cast("dict[str, Any]", tool).get("name")
 
 
-def _told(error: Exception) -> tuple[str, str]:
+def _words(error: Exception) -> str:
+    """Give what kept a child run from being made, in a line."""
     if isinstance(error, TreadleError):
-        return "model_error", error.message if not error.hint else f"{error.message} ({error.hint})"
-    return "code_error", f"{type(error).__name__}: {error}"
+        return error.message if not error.hint else f"{error.message} ({error.hint})"
+    return f"{type(error).__name__}: {error}"
 
 
 def _ignore(_: object) -> None:
